@@ -1,0 +1,3 @@
+from keras_swapout.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""Stochastic regularisation layers."""
+
+from keras_swapout.layers.swapout import ResidualDropout, SkipForward, StochasticDepth, Swapout
+
+__all__ = ["ResidualDropout", "SkipForward", "StochasticDepth", "Swapout"]

@@ -1,0 +1,295 @@
+"""Swapout and its special cases.
+
+Source: Singh, Hoiem, Forsyth, "Swapout: Learning an ensemble of deep architectures", NIPS 2016,
+arXiv 1605.06465, section 3. theta is the probability of KEEPING, the opposite of Keras' `rate`,
+and as in the paper nothing is rescaled in training unless `rescale=True` asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_swapout import random
+from keras_swapout.layers.merge import COUPLINGS, GRANULARITIES, merge
+from keras_swapout.schedules import probability
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class Swapout(keras.Layer):
+    """Stochastic merge of a residual block: each unit reports 0, X, F(X) or X + F(X).
+
+        training:   Y = Theta1 * X + Theta2 * F(X),   Theta_i ~ Bernoulli(theta_i)
+        inference:  Y = theta_1 X + theta_2 F(X)      (the expectation, exactly)
+
+    With `rescale=True` instead Y = Theta1 / theta_1 X + Theta2 / theta_2 F(X) in training and the
+    plain X + F(X) in inference, which costs nothing and needs nothing of this package.
+
+    It is called on a pair `[x, fx]` and replaces `keras.layers.Add`. `x` and `fx` have one shape
+    (batch, ...) and one floating dtype; so has the result. (Under a mixed-precision policy Keras
+    casts both to the compute dtype first.)
+
+    Args:
+        theta_1: probability of keeping X, in [0, 1].
+        theta_2: probability of keeping F(X), in [0, 1].
+        coupling: "independent": two independent Thetas. "shared": one for both, Theta2 = Theta1;
+            needs theta_2 = theta_1. "complementary": Theta2 = 1 - Theta1; needs
+            theta_2 = 1 - theta_1.
+        granularity: what shares one pair of Thetas. "unit": nothing, every unit draws its own.
+            "channel": a channel of a sample. "sample": a sample. "batch": the whole batch.
+        rescale: divide by theta in training, so that inference is X + F(X). A departure from the
+            paper, which never rescales. Both thetas must be above 0.
+        data_format: "channels_last" or "channels_first", for granularity "channel"; default
+            `keras.config.image_data_format()`.
+        seed: an int in [0, 2**32), or None for a random one. Two layers with the same seed draw
+            the same masks.
+
+    Raises:
+        TypeError: a theta is not a number; the dtypes of the inputs differ or are not floating.
+        ValueError: a theta is NaN or outside [0, 1] or does not fit the coupling; `coupling`,
+            `granularity` or `data_format` is unknown; the inputs are not a pair of one shape.
+
+    Example:
+
+    >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
+    >>> layer = Swapout(theta_1=0.5, theta_2=0.5, seed=1)
+    >>> keras.ops.convert_to_numpy(layer([x, fx], training=True)).astype(int).tolist()
+    [[0, 0, 0, 0, 0, 0, 0, 0]]
+    >>> keras.ops.convert_to_numpy(layer([x, fx])).tolist()[0][:3]
+    [5.5, 5.5, 5.5]
+
+    Source: Swapout, section 3. Probabilities are multiples of 2**-16, so a theta is met to within
+    2**-17, and 0 and 1 exactly. Forward-mode differentiation is not defined under JAX.
+    """
+
+    def __init__(
+        self,
+        theta_1: float = 0.5,
+        theta_2: float = 0.5,
+        coupling: str = "independent",
+        granularity: str = "unit",
+        seed: int | None = None,
+        *,
+        rescale: bool = False,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.theta_1 = probability(theta_1, "theta_1")
+        self.theta_2 = probability(theta_2, "theta_2")
+        self.coupling = _one_of(coupling, COUPLINGS, "coupling")
+        self.granularity = _one_of(granularity, GRANULARITIES, "granularity")
+        self.rescale = bool(rescale)
+        self.data_format = _one_of(
+            data_format or keras.config.image_data_format(),
+            ("channels_last", "channels_first"),
+            "data_format",
+        )
+        required = {"shared": self.theta_1, "complementary": 1.0 - self.theta_1}
+        if abs(self.theta_2 - required.get(coupling, self.theta_2)) > 1e-6:
+            raise ValueError(
+                f"Argument `theta_2` must be {required[coupling]:g} for coupling={coupling!r} with "
+                f"theta_1={theta_1}. Received: theta_2={theta_2}"
+            )
+        if self.rescale and 0.0 in (self.theta_1, self.theta_2):
+            raise ValueError(
+                "Argument `rescale=True` divides by theta_1 and theta_2, so both must be above 0. "
+                f"Received: theta_1={theta_1}, theta_2={theta_2}"
+            )
+        self.seed = _seed(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self.supports_masking = True
+        self.built = True
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Before Keras casts the inputs: once cast, a difference of dtypes can't be seen.
+        _check_pair(inputs, self.name, casts=self.compute_dtype != self.variable_dtype)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        x, fx = inputs
+        if self.theta_1 == self.theta_2 == 1.0:
+            return ops.add(x, fx)
+        if not training:
+            weights = (1.0, 1.0) if self.rescale else (self.theta_1, self.theta_2)
+            return ops.add(_scaled(x, weights[0]), _scaled(fx, weights[1]))
+        scales = (1 / self.theta_1, 1 / self.theta_2) if self.rescale else (1.0, 1.0)
+        return merge(
+            x,
+            fx,
+            random.key(self.seed_generator),
+            (self.theta_1, self.theta_2),
+            scales,
+            self.coupling,
+            self.granularity,
+            channel_axis=1 if self.data_format == "channels_first" else -1,
+        )
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """The masks of both inputs, as `keras.layers.Add` joins them."""
+        masks = [mask for mask in previous_mask or () if mask is not None]
+        return ops.logical_and(*masks) if len(masks) == 2 else None
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return tuple(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        names = "theta_1 theta_2 coupling granularity seed rescale data_format".split()
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+class _SpecialCase(Swapout):
+    """Swapout with some arguments fixed; its config holds only its own."""
+
+    arguments: tuple[str, ...] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        fixed = {"theta_1", "theta_2", "coupling", "granularity"} - set(self.arguments)
+        config = {k: v for k, v in super().get_config().items() if k not in fixed}
+        return {**config, **{name: getattr(self, name) for name in self.arguments}}
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class ResidualDropout(_SpecialCase):
+    """Dropout on the output of a residual block: one Theta for both terms.
+
+        training:   Y = Theta * (X + F(X)),   Theta ~ Bernoulli(theta), one for each unit
+        inference:  Y = theta (X + F(X))
+
+    Args:
+        theta: probability of KEEPING a unit, in [0, 1].
+        **kwargs: `granularity`, `rescale`, `data_format`, `seed`: as for `Swapout`.
+
+    Raises:
+        TypeError, ValueError: as `Swapout`.
+
+    Example:
+
+    >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
+    >>> y = ResidualDropout(0.5, seed=1)([x, fx], training=True)
+    >>> set(keras.ops.convert_to_numpy(y).ravel().tolist()) <= {0.0, 11.0}
+    True
+
+    Source: Swapout, section 3, "dropout in a residual network".
+    """
+
+    arguments = ("theta", "granularity")
+
+    def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
+        self.theta = probability(theta, "theta")
+        super().__init__(self.theta, self.theta, coupling="shared", **kwargs)
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class SkipForward(_SpecialCase):
+    """Either the skip or the block, unit by unit: an interpolation of the two.
+
+        training:   Y = Theta * X + (1 - Theta) * F(X),   Theta ~ Bernoulli(theta)
+        inference:  Y = theta X + (1 - theta) F(X)
+
+    Args:
+        theta: probability of keeping X (and of dropping F(X)), in [0, 1].
+        **kwargs: `granularity`, `rescale`, `data_format`, `seed`: as for `Swapout`.
+
+    Raises:
+        TypeError, ValueError: as `Swapout`.
+
+    Example:
+
+    >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
+    >>> y = SkipForward(0.5, seed=1)([x, fx], training=True)
+    >>> set(keras.ops.convert_to_numpy(y).ravel().tolist()) <= {1.0, 10.0}
+    True
+
+    Source: Swapout, section 3, "SkipForward".
+    """
+
+    arguments = ("theta", "granularity")
+
+    def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
+        self.theta = probability(theta, "theta")
+        super().__init__(self.theta, 1.0 - self.theta, coupling="complementary", **kwargs)
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class StochasticDepth(_SpecialCase):
+    """Drops a whole residual block at random: the network is shallower in training.
+
+        training:   Y = X + Theta * F(X),   Theta ~ Bernoulli(survival_probability)
+        inference:  Y = X + survival_probability F(X)
+
+    Args:
+        survival_probability: probability of KEEPING the block, in [0, 1].
+        granularity: "batch", one Theta for the whole batch, as in the papers; "sample", one for
+            each sample ("drop path"); "channel" and "unit" are finer still.
+        **kwargs: `rescale`, `data_format`, `seed`: as for `Swapout`.
+
+    Raises:
+        TypeError, ValueError: as `Swapout`.
+
+    Example:
+
+    >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
+    >>> y = StochasticDepth(0.5, seed=1)([x, fx], training=True)
+    >>> len(set(keras.ops.convert_to_numpy(y).ravel().tolist()))
+    1
+
+    Source: Huang et al., "Deep networks with stochastic depth", ECCV 2016, section 3; Swapout,
+    section 3, "layer dropout". The block is computed also when it is dropped.
+    """
+
+    arguments = ("survival_probability", "granularity")
+
+    def __init__(
+        self, survival_probability: float = 0.5, granularity: str = "batch", **kwargs: Any
+    ) -> None:
+        self.survival_probability = probability(survival_probability, "survival_probability")
+        super().__init__(1.0, self.survival_probability, granularity=granularity, **kwargs)
+
+
+def _scaled(x: Any, weight: float) -> Any:
+    return x if weight == 1.0 else ops.multiply(x, weight)
+
+
+def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> str:
+    if value not in allowed:
+        raise ValueError(f"Argument `{name}` must be one of {allowed}. Received: {name}={value!r}")
+    return value
+
+
+def _seed(seed: int | None) -> int | None:
+    message = f"Argument `seed` must be None or an int in [0, 2**32). Received: seed={seed!r}"
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise TypeError(message)
+    if seed is not None and not 0 <= seed <= random.MASK:
+        raise ValueError(message)
+    return seed
+
+
+def _check_pair(inputs: Any, name: str, casts: bool) -> None:
+    if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
+        what = f"{len(inputs)} values" if isinstance(inputs, (list, tuple)) else type(inputs)
+        raise ValueError(
+            f"Argument `inputs` of layer {name!r} must be a pair [x, fx]. Received: {what}"
+        )
+    shapes = [getattr(value, "shape", None) for value in inputs]
+    if None in shapes:
+        raise ValueError(
+            f"Argument `inputs` of layer {name!r} must be a pair of tensors [x, fx]. Received: "
+            f"{[type(value).__name__ for value in inputs]}"
+        )
+    a, b = (tuple(shape) for shape in shapes)
+    if len(a) != len(b) or any(None not in (m, n) and m != n for m, n in zip(a, b, strict=True)):
+        raise ValueError(
+            f"Argument `inputs` of layer {name!r}: x and fx must have the same shape. "
+            f"Received: x {a}, fx {b}"
+        )
+    dtypes = [keras.backend.standardize_dtype(value.dtype) for value in inputs]
+    floating = all(keras.backend.is_float_dtype(dtype) for dtype in dtypes)
+    if not floating or (dtypes[0] != dtypes[1] and not casts):
+        raise TypeError(
+            f"Argument `inputs` of layer {name!r}: x and fx must have the same floating dtype. "
+            f"Received: x {dtypes[0]}, fx {dtypes[1]}"
+        )
