@@ -163,6 +163,7 @@ def load(
     _check_integer("batch_size", batch_size, 1)
     if augment not in (None, True, False):
         raise ValueError(f"augment must be True, False or None, got {augment!r}")
+    _import("tensorflow", "tensorflow")
     arrays, default = _read(name, seed, limit, image_size, validation, test)
     augment = default if augment is None else bool(augment)
     info = dataclasses.replace(arrays.info, augmented=augment)

@@ -5,9 +5,9 @@ operations, which a compiler fuses into whatever uses the word. Nothing is store
 forward and the backward pass and nothing is read from memory; NumPy, TensorFlow, JAX and torch give
 the same bits, on one device or on many.
 
-The mixers are Wellons' `triple32` and `lowbias32` (public domain, github.com/skeeto/hash-prospector).
-A mixer keyed once, by addition, would give two keys the same field shifted by a few places; so a
-key goes in before each of the three multiplications, and the keys are themselves mixed first.
+The mixers are Wellons' `triple32` and `lowbias32` (public domain, hash-prospector). A mixer keyed
+once, by addition, would give two keys the same field shifted by a few places; so a key goes in
+before each of the three multiplications, and the keys are themselves mixed first.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def words(
     Example:
 
     >>> [hex(w) for w in words([1, 0], (3,), ops=np)]
-    ['0x53fe4d55', '0xb3a8f1b8', '0x2cd42c2d']
+    ['0xaa11a646', '0x8ebba37a', '0xcb7ccf83']
     >>> bool((words([1, 0], (3,), view=1, ops=np) == ~words([1, 0], (3,), ops=np)).all())
     True
     """

@@ -81,7 +81,9 @@ def per_block(
     """
     pairs = {}
     for name, value in schedules.items():
-        start, stop = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value,) * 2
+        start, stop = (
+            value if isinstance(value, (tuple, list)) and len(value) == 2 else (value,) * 2
+        )
         pairs[name] = probability(start, name), probability(stop, name)
 
     def merge(block: int, blocks: int) -> keras.Layer:

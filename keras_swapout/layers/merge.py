@@ -36,8 +36,9 @@ def merge(
         key: two words from `keras_swapout.random.key`.
         thetas: keep probabilities of X and of F(X), floats in [0, 1].
         scales: factors s1, s2 of the kept units.
-        coupling: "independent" | "shared" (Theta2 = Theta1) | "complementary" (Theta2 = 1 - Theta1).
-        granularity: "unit" | "channel" | "sample" | "batch": what shares one pair of Thetas.
+        coupling: "independent", "shared" (Theta2 = Theta1) or "complementary"
+            (Theta2 = 1 - Theta1).
+        granularity: "unit", "channel", "sample" or "batch": what shares one pair of Thetas.
         channel_axis: axis of the channels, used by granularity "channel".
 
     Returns:
@@ -47,7 +48,7 @@ def merge(
 
     >>> x, fx = ops.ones((1, 6)), 10 * ops.ones((1, 6))
     >>> ops.convert_to_numpy(merge(x, fx, [0, 0], (0.5, 0.5))).tolist()
-    [[0.0, 0.0, 10.0, 10.0, 11.0, 10.0]]
+    [[11.0, 10.0, 11.0, 1.0, 1.0, 10.0]]
 
     Source: Swapout (Singh, Hoiem, Forsyth 2016), section 3.
     """

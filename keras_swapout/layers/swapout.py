@@ -43,7 +43,7 @@ class Swapout(keras.Layer):
             paper, which never rescales. Both thetas must be above 0.
         data_format: "channels_last" or "channels_first", for granularity "channel"; default
             `keras.config.image_data_format()`.
-        seed: an int in [0, 2**32), or None for a random one. Two layers with the same seed draw
+        seed: an int in [0, 2**31), or None for a random one. Two layers with the same seed draw
             the same masks.
 
     Raises:
@@ -53,10 +53,11 @@ class Swapout(keras.Layer):
 
     Example:
 
+    >>> import keras, keras_swapout as ks, numpy as np
     >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
-    >>> layer = Swapout(theta_1=0.5, theta_2=0.5, seed=1)
+    >>> layer = ks.layers.Swapout(theta_1=0.5, theta_2=0.5, seed=3)
     >>> keras.ops.convert_to_numpy(layer([x, fx], training=True)).astype(int).tolist()
-    [[0, 0, 0, 0, 0, 0, 0, 0]]
+    [[10, 11, 1, 0, 1, 10, 0, 1]]
     >>> keras.ops.convert_to_numpy(layer([x, fx])).tolist()[0][:3]
     [5.5, 5.5, 5.5]
 
@@ -136,7 +137,7 @@ class Swapout(keras.Layer):
         return tuple(input_shape[0])
 
     def get_config(self) -> dict[str, Any]:
-        names = "theta_1 theta_2 coupling granularity seed rescale data_format".split()
+        names = ["theta_1", "theta_2", "coupling", "granularity", "seed", "rescale", "data_format"]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -167,8 +168,9 @@ class ResidualDropout(_SpecialCase):
 
     Example:
 
+    >>> import keras, keras_swapout as ks, numpy as np
     >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
-    >>> y = ResidualDropout(0.5, seed=1)([x, fx], training=True)
+    >>> y = ks.layers.ResidualDropout(0.5, seed=1)([x, fx], training=True)
     >>> set(keras.ops.convert_to_numpy(y).ravel().tolist()) <= {0.0, 11.0}
     True
 
@@ -198,8 +200,9 @@ class SkipForward(_SpecialCase):
 
     Example:
 
+    >>> import keras, keras_swapout as ks, numpy as np
     >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
-    >>> y = SkipForward(0.5, seed=1)([x, fx], training=True)
+    >>> y = ks.layers.SkipForward(0.5, seed=1)([x, fx], training=True)
     >>> set(keras.ops.convert_to_numpy(y).ravel().tolist()) <= {1.0, 10.0}
     True
 
@@ -231,8 +234,9 @@ class StochasticDepth(_SpecialCase):
 
     Example:
 
+    >>> import keras, keras_swapout as ks, numpy as np
     >>> x, fx = np.ones((1, 8), "float32"), np.full((1, 8), 10, "float32")
-    >>> y = StochasticDepth(0.5, seed=1)([x, fx], training=True)
+    >>> y = ks.layers.StochasticDepth(0.5, seed=1)([x, fx], training=True)
     >>> len(set(keras.ops.convert_to_numpy(y).ravel().tolist()))
     1
 
@@ -260,10 +264,10 @@ def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> str:
 
 
 def _seed(seed: int | None) -> int | None:
-    message = f"Argument `seed` must be None or an int in [0, 2**32). Received: seed={seed!r}"
+    message = f"Argument `seed` must be None or an int in [0, 2**31). Received: seed={seed!r}"
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
         raise TypeError(message)
-    if seed is not None and not 0 <= seed <= random.MASK:
+    if seed is not None and not 0 <= seed < 2**31:
         raise ValueError(message)
     return seed
 

@@ -9,8 +9,8 @@ ImageMagick nor a download. Departures:
   see the image enlarged four times (every pixel becomes a 4x4 square) and the result is
   averaged back, so that without a blur the image would be unchanged. In native pixels the
   Gaussian's sigma is then 0.25, 0.5, 0.75, 1 and 1.5, the defocus disk's radius 0.75, 1, 1.5, 2
-  and 2.5. `pixelate` is left out: at four times the size it would do nothing, and at the native size
-  it is one more blur, which leaves 2x2 pixels of an 8x8 digit.
+  and 2.5. `pixelate` is left out: at four times the size it would do nothing, and at the native
+  size it is one more blur, which leaves 2x2 pixels of an 8x8 digit.
 - Grey images get one noise value per pixel. Where a function needs colour, a grey image is
   repeated over three equal channels and one of them is returned.
 - `impulse_noise` is written out here, with the same shares of changed values: the original draws
@@ -62,8 +62,9 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int) -> np.ndarr
             "images must be uint8 of shape (n, height, width, 1 or 3), got "
             f"{images.dtype} of shape {images.shape}"
         )
-    state = np.random.get_state()
-    np.random.seed(seed)
+    # The published functions draw from the global state, so there is no way round it.
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
     try:
         result = np.empty_like(images)
         # In pieces, since the functions compute in float64.
@@ -75,7 +76,7 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int) -> np.ndarr
             f'{error}. Install what is missing with: pip install "keras-swapout[pilot]"'
         ) from error
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
     return result
 
 
@@ -92,7 +93,7 @@ def _at_once(name):
 
 def _impulse_noise(images, severity):
     share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
-    uniform = np.random.random(images.shape)
+    uniform = np.random.random(images.shape)  # noqa: NPY002
     return np.where(uniform < share / 2, 0, np.where(uniform < share, 255, images))
 
 

@@ -1,0 +1,379 @@
+"""What the stochastic merge costs: `keras-swapout benchmark`.
+
+Two things are timed, each against the plain residual add in the same process and in turns, so that
+a machine whose speed drifts slows all of them alike:
+
+    merge   the merge alone: forward, and forward with both gradients
+    step    one whole training step (forward, backward, SGD update) of a residual network
+
+as a TensorFlow graph, as a TensorFlow graph compiled by XLA, and under JAX where it is installed.
+A row is the median time of a call, the median over the rounds of its ratio to plain in that
+round, and the quartiles of that ratio. `plain again` is the plain add timed twice: the noise.
+
+Peak memory is what a step takes beyond what the process holds at rest: under JAX the compiler's
+own account of the program, under TensorFlow the peak resident set that Linux reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import importlib.util
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+VARIANTS = (
+    "plain",
+    "plain again",
+    "swapout",
+    "skip_forward",
+    "residual_dropout",
+    "stochastic_depth",
+    "two dropouts",
+)
+THETA = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    integer = _positive
+    parser.add_argument(
+        "--backends", nargs="+", choices=("tensorflow", "jax"), help="default: those installed"
+    )
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--parts", nargs="+", choices=("merge", "step"), default=["merge", "step"])
+    parser.add_argument("--rounds", type=integer, default=30, help="timed rounds (default 30)")
+    parser.add_argument("--batch-size", type=integer, default=64)
+    parser.add_argument("--depth", type=integer, default=20, help="of the ResNet v2 (default 20)")
+    parser.add_argument("--width", type=integer, default=1)
+    parser.add_argument(
+        "--merge-shape", type=integer, nargs=4, default=[128, 32, 32, 32], metavar="N"
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--json", type=Path, help="write the figures there as well")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run every backend in a process of its own, print the tables, write the JSON."""
+    installed = [b for b in ("tensorflow", "jax") if importlib.util.find_spec(b)]
+    results = []
+    for backend in arguments.backends or installed:
+        if backend not in installed:
+            raise ValueError(
+                f"Argument `--backends`: {backend} is not installed. "
+                f'Run: pip install "keras-swapout[{backend}]"'
+            )
+        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        worker = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "keras_swapout.benchmark",
+                json.dumps(vars(arguments), default=str),
+            ],
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        output = worker.communicate()[0]
+        if worker.returncode:
+            raise RuntimeError(f"The benchmark under {backend} ended with {worker.returncode}.")
+        results.append(json.loads(output.splitlines()[-1]))
+        _print(results[-1])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Time functions in turns.
+
+        ms = median over rounds of a call;  ratio = median over rounds of (call / first call)
+
+    Args:
+        calls: name -> function of no arguments that returns when its work is done. The first is
+            what the others are held against.
+        rounds: how many rounds, an int >= 1, each in an order of its own (what ran before a call
+            leaves its mark on caches and memory). Two uncounted rounds go first.
+
+    Returns:
+        name -> {"ms", "ratio", "ratio_low", "ratio_high"}: medians, and quartiles of the ratio.
+
+    Example:
+
+    >>> figures = interleave({"a": lambda: None, "b": lambda: time.sleep(0.001)}, rounds=3)
+    >>> figures["a"]["ratio"], figures["b"]["ms"] >= 1
+    (1.0, True)
+    """
+    names = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    shuffler = random.Random(0)
+    for _ in range(rounds + 2):
+        for name in shuffler.sample(names, len(names)):
+            began = time.perf_counter()
+            calls[name]()
+            times[name].append(time.perf_counter() - began)
+    figures = {}
+    for name in names:
+        counted, base = times[name][2:], times[names[0]][2:]
+        ratios = [a / b for a, b in zip(counted, base, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
+        figures[name] = {
+            "ms": 1e3 * statistics.median(counted),
+            "ratio": middle,
+            "ratio_low": low,
+            "ratio_high": high,
+        }
+    return figures
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an int >= 1, got {text}")
+    return value
+
+
+# What follows runs in the worker, which has one Keras backend.
+
+
+def _worker(options: dict[str, Any]) -> dict[str, Any]:
+    import keras
+
+    backend = keras.backend.backend()
+    modes = {"graph": False, "xla": True} if backend == "tensorflow" else {"jit": True}
+    module = sys.modules[backend]
+    result = {
+        "backend": backend,
+        "device": _device(backend),
+        "versions": {"keras": keras.__version__, backend: module.__version__},
+        "options": options,
+        "parts": {},
+    }
+    for mode, jit in modes.items():
+        if "merge" in options["parts"]:
+            for backward in (False, True):
+                print(f"{backend} {mode}: the merge alone", file=sys.stderr, flush=True)
+                name = f"merge, forward{' and backward' if backward else ''}, {mode}"
+                calls = {v: _merge_call(v, options, jit, backward) for v in options["variants"]}
+                result["parts"][name] = interleave(calls, options["rounds"])
+        if "step" in options["parts"]:
+            calls, memory = {}, {}
+            for variant in options["variants"]:
+                print(f"{backend} {mode}: compiling {variant}", file=sys.stderr, flush=True)
+                calls[variant], memory[variant] = _step_call(variant, options, jit)
+            figures = interleave(calls, options["rounds"])
+            for variant in calls:
+                figures[variant]["peak_mb"] = memory[variant]
+            result["parts"][f"training step, {mode}"] = figures
+            del calls
+        keras.backend.clear_session()
+        gc.collect()
+    return result
+
+
+def _layer(variant: str):
+    """A function [x, fx] -> y, and the layers in it."""
+    import keras
+
+    from keras_swapout import layers
+
+    if variant == "two dropouts":
+        first, second = keras.layers.Dropout(1 - THETA), keras.layers.Dropout(1 - THETA)
+        return lambda pair, **kw: keras.layers.add([first(pair[0], **kw), second(pair[1], **kw)])
+    if variant.startswith("plain"):
+        return lambda pair, **kw: keras.layers.add(pair)
+    return {
+        "swapout": lambda: layers.Swapout(THETA, THETA),
+        "skip_forward": lambda: layers.SkipForward(THETA),
+        "residual_dropout": lambda: layers.ResidualDropout(THETA),
+        "stochastic_depth": lambda: layers.StochasticDepth(THETA),
+    }[variant]()
+
+
+def _merge_call(variant: str, options: dict[str, Any], jit: bool, backward: bool) -> Callable:
+    import keras
+    import numpy as np
+
+    shape, dtype = options["merge_shape"], options["dtype"]
+    rng = np.random.default_rng(0)
+    inputs = [
+        keras.ops.convert_to_tensor(rng.standard_normal(shape, dtype="float32"), dtype=dtype)
+        for _ in range(3)
+    ]
+    layer = _layer(variant)
+    pair = [keras.Input(shape[1:], dtype=dtype) for _ in range(2)]
+    with_policy = keras.Model(pair, layer(pair, training=True))
+    state = [v.value for v in with_policy.non_trainable_variables]
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=jit)
+        def run(x, fx, upstream):
+            if not backward:
+                return (with_policy([x, fx], training=True),)
+            with tf.GradientTape() as tape:
+                tape.watch([x, fx])
+                y = with_policy([x, fx], training=True)
+            return y, *tape.gradient(y, [x, fx], output_gradients=upstream)
+
+        def call():
+            for output in run(*inputs):
+                output[(0,) * len(shape)].numpy()  # waits for it
+
+        return call
+
+    import jax
+
+    @jax.jit
+    def run(state, x, fx, upstream):
+        def forward(x, fx):
+            return with_policy.stateless_call([], state, [x, fx], training=True)
+
+        if not backward:
+            return forward(x, fx)
+        y, gradient, state_ = jax.vjp(forward, x, fx, has_aux=True)
+        return y, state_, gradient(upstream)
+
+    return lambda: jax.block_until_ready(run(state, *inputs))
+
+
+def _step_call(variant: str, options: dict[str, Any], jit: bool) -> tuple[Callable, float | None]:
+    """A function that makes one training step, and the peak memory of one, in MB."""
+    import keras
+    import numpy as np
+
+    from keras_swapout import models
+
+    keras.utils.set_random_seed(0)
+    if options["dtype"] != "float32":
+        keras.config.set_dtype_policy(f"mixed_{options['dtype']}")
+    model = models.ResNetV2(
+        options["depth"],
+        options["width"],
+        merge=lambda block, blocks: _layer(variant),
+        classifier_activation=None,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
+    model.optimizer.build(model.trainable_variables)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((options["batch_size"], 32, 32, 3), dtype="float32")
+    y = rng.integers(0, 10, options["batch_size"])
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        data = tf.constant(x), tf.constant(y)
+        model.train_step(data)  # builds the metrics outside of the graph
+        step = tf.function(model.train_step, jit_compile=jit)
+
+        def call():
+            step(data)["loss"].numpy()
+
+        call()
+        return call, _resident_peak(call)
+
+    import jax
+
+    data = jax.numpy.asarray(x), jax.numpy.asarray(y)
+    state = [
+        [v.value for v in group]
+        for group in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+    ]
+    compiled = jax.jit(model.train_step, donate_argnums=0).lower(tuple(state), data).compile()
+    holder = [jax.tree.map(jax.numpy.copy, tuple(state))]
+
+    def call():
+        logs, holder[0] = compiled(holder[0], data)
+        jax.block_until_ready((logs, holder[0]))
+
+    analysis = compiled.memory_analysis()
+    peak = analysis and (
+        analysis.temp_size_in_bytes
+        + analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+    return call, peak / 1e6 if peak else None
+
+
+def _resident_peak(call: Callable[[], Any]) -> float | None:
+    """Peak resident memory of `call` beyond what is resident before it, in MB; Linux only."""
+    try:
+        call()
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        before = _status("VmRSS")
+        for _ in range(3):
+            call()
+        return (_status("VmHWM") - before) / 1e3
+    except OSError:
+        return None
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def _device(backend: str) -> str:
+    if backend == "jax":
+        import jax
+
+        if jax.devices()[0].platform != "cpu":
+            return jax.devices()[0].device_kind
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].split(":")[1].strip() if names else cpu
+    return f"{cpu}, {os.cpu_count()} cores"
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    console.print(f"\n[bold]{result['backend']}[/bold]  {result['device']}  ({versions})")
+    for part, figures in result["parts"].items():
+        plain_memory = figures.get("plain", {}).get("peak_mb")
+        table = Table(title=part, title_justify="left", title_style="bold")
+        table.add_column("")
+        for heading in ("ms", "x plain", "quartiles", "peak MB", "x plain"):
+            table.add_column(heading, justify="right")
+        for variant, row in figures.items():
+            memory = row.get("peak_mb")
+            table.add_row(
+                variant,
+                f"{row['ms']:.2f}",
+                f"{row['ratio']:.2f}",
+                f"{row['ratio_low']:.2f} - {row['ratio_high']:.2f}",
+                f"{memory:.0f}" if memory else "",
+                f"{memory / plain_memory:.2f}" if memory and plain_memory else "",
+            )
+        console.print(table)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_worker(json.loads(sys.argv[1]))))
