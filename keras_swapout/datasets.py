@@ -29,7 +29,7 @@ class Info:
         sizes: number of images in `"train"`, `"validation"` and `"test"`.
         mean, std: per channel, of the training split only, on the 0..255 scale.
         source: where the data comes from and, where it matters, the licence.
-        augmented: whether the training split is augmented.
+        augmented: whether training batches are augmented.
     """
 
     name: str
@@ -164,11 +164,14 @@ def load(
     if augment not in (None, True, False):
         raise ValueError(f"augment must be True, False or None, got {augment!r}")
     _import("tensorflow", "tensorflow")
-    arrays, default = _read(name, seed, limit, image_size, validation, test)
-    augment = default if augment is None else bool(augment)
-    info = dataclasses.replace(arrays.info, augmented=augment)
+    arrays = read(
+        name, seed=seed, limit=limit, image_size=image_size, validation=validation, test=test
+    )
+    info = arrays.info
+    if augment is not None:
+        info = dataclasses.replace(info, augmented=bool(augment))
     return Data(
-        _training_set(arrays.train, info, batch_size, seed),
+        training_batches(arrays.train, info, batch_size, seed),
         _evaluation_set(arrays.validation, info, batch_size),
         _evaluation_set(arrays.test, info, batch_size),
         info,
@@ -187,7 +190,7 @@ def read(
     """The same images as `load`, raw: uint8, not standardised, augmented or batched.
 
     Needs no TensorFlow, except to read a TensorFlow Datasets set. The arguments and errors are
-    those of `load`.
+    those of `load`; `info.augmented` is the source's default.
 
     Returns:
         `Arrays(train, validation, test, info)`; each split is a pair of images
@@ -200,13 +203,6 @@ def read(
         >>> arrays.test.images.shape, arrays.test.images.dtype.name
         ((359, 8, 8, 1), 'uint8')
     """
-    return _read(name, seed, limit, image_size, validation, test)[0]
-
-
-# --- splitting -----------------------------------------------------------------------------------
-
-
-def _read(name, seed, limit, image_size, validation, test) -> tuple[Arrays, bool]:
     _check_integer("seed", seed, 0)
     if limit is not None:
         _check_integer("limit", limit, 1)
@@ -266,8 +262,12 @@ def _read(name, seed, limit, image_size, validation, test) -> tuple[Arrays, bool
         mean=mean,
         std=std,
         source=source.source,
+        augmented=source.augment,
     )
-    return Arrays(**splits, info=info), source.augment
+    return Arrays(**splits, info=info)
+
+
+# --- splitting -----------------------------------------------------------------------------------
 
 
 def _take(indices, labels, strata, size, rng):
@@ -429,7 +429,23 @@ def _evaluation_set(split, info, batch_size):
     return _prefetched(data.map(batch, tf.data.AUTOTUNE))
 
 
-def _training_set(split, info, batch_size, seed):
+def training_batches(split: Split, info: Info, batch_size: int, seed: int) -> Any:
+    """The training half of `load`, for a split that is at hand already.
+
+    Args:
+        split: raw images and labels, as from `read`.
+        info: its description; `info.augmented` decides whether images are flipped and shifted.
+        batch_size: images per batch, at least 1; the last batch may be smaller.
+        seed: of the order and the augmentation.
+
+    Returns:
+        A `tf.data.Dataset` as the first that `load` returns.
+
+    Example:
+        >>> train, _, _, info = read("digits", limit=100)
+        >>> [len(labels) for _, labels in training_batches(train, info, batch_size=40, seed=0)]
+        [40, 40, 5]
+    """
     import tensorflow as tf
 
     images, labels = _constants(split)

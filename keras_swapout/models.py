@@ -165,17 +165,24 @@ def _check(depth: Any, width: Any, classes: Any, input_shape: Any, merge: Any) -
         raise ValueError(
             f"Argument `depth` must be 6n + 2: 8, 14, 20, 32, ... Received: depth={depth}"
         )
-    sides = input_shape
-    if len(input_shape) == 3:
-        sides = input_shape[1:] if _channel_axis() == 1 else input_shape[:2]
-    if len(input_shape) != 3 or any(side is not None and side < 8 for side in sides):
+    if not _is_image_shape(input_shape):
         raise ValueError(
             "Argument `input_shape` must be (height, width, channels), or (channels, height, "
             "width) where that is the image data format, with sides of at least 8. "
             f"Received: input_shape={input_shape}"
         )
-    if merge is not None and not callable(merge):
+    if isinstance(merge, keras.Layer) or not (merge is None or callable(merge)):
         raise TypeError(
             "Argument `merge` must be None or a function (block_index, number_of_blocks) -> layer. "
             f"Received: merge={merge!r}"
         )
+
+
+def _is_image_shape(shape: Any) -> bool:
+    if not isinstance(shape, (tuple, list)) or len(shape) != 3:
+        return False
+    *sides, channels = shape if _channel_axis() == -1 else (*shape[1:], shape[0])
+    counts = [side for side in sides if side is not None] + [channels]
+    if any(not isinstance(count, int) or isinstance(count, bool) for count in counts):
+        return False
+    return channels >= 1 and all(side is None or side >= 8 for side in sides)

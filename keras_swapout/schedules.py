@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
 
 def linear(start: float, stop: float, num: int) -> list[float]:
@@ -106,7 +107,7 @@ def probability(value: float, name: str) -> float:
     ValueError: Argument `theta` must be a number in [0, 1]. Received: theta=1.5
     """
     message = f"Argument `{name}` must be a number in [0, 1]. Received: {name}={value!r}"
-    if isinstance(value, (bool, str)):
+    if isinstance(value, (bool, np.bool_, str)):
         raise TypeError(message)
     try:
         number = float(value)

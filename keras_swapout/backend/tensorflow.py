@@ -21,12 +21,13 @@ def fused(function):
     Inside a program that XLA compiles anyway, the kernel is inlined and costs nothing.
     """
 
-    # A function object for each signature: one for all would warn of retracing.
+    # Concrete functions, kept here: `tf.function` would warn of retracing for every new shape.
     @functools.lru_cache(maxsize=1024)
     def compiled(signature, static):
-        return tf.function(
+        kernel = tf.function(
             lambda *tensors: function(*tensors, **dict(static)), jit_compile=True, autograph=False
         )
+        return kernel.get_concrete_function(*(tf.TensorSpec(*spec) for spec in signature))
 
     def call(*tensors, **static):
         tensors = [tf.convert_to_tensor(t) for t in tensors]

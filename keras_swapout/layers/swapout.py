@@ -7,6 +7,7 @@ and as in the paper nothing is rescaled in training unless `rescale=True` asks f
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -40,7 +41,7 @@ class Swapout(keras.Layer):
         granularity: what shares one pair of Thetas. "unit": nothing, every unit draws its own.
             "channel": a channel of a sample. "sample": a sample. "batch": the whole batch.
         rescale: divide by theta in training, so that inference is X + F(X). A departure from the
-            paper, which never rescales. Both thetas must be above 0.
+            paper, which never rescales. Both thetas must be at least 2**-17.
         data_format: "channels_last" or "channels_first", for granularity "channel"; default
             `keras.config.image_data_format()`.
         seed: an int in [0, 2**31), or None for a random one. Two layers with the same seed draw
@@ -84,7 +85,7 @@ class Swapout(keras.Layer):
         self.granularity = _one_of(granularity, GRANULARITIES, "granularity")
         self.rescale = bool(rescale)
         self.data_format = _one_of(
-            data_format or keras.config.image_data_format(),
+            keras.config.image_data_format() if data_format is None else data_format,
             ("channels_last", "channels_first"),
             "data_format",
         )
@@ -94,9 +95,10 @@ class Swapout(keras.Layer):
                 f"Argument `theta_2` must be {required[coupling]:g} for coupling={coupling!r} with "
                 f"theta_1={theta_1}. Received: theta_2={theta_2}"
             )
-        if self.rescale and 0.0 in (self.theta_1, self.theta_2):
+        if self.rescale and 0 in map(random.threshold, (self.theta_1, self.theta_2)):
             raise ValueError(
-                "Argument `rescale=True` divides by theta_1 and theta_2, so both must be above 0. "
+                "Argument `rescale=True` divides by theta_1 and theta_2, so both must be at least "
+                "2**-17, the smallest probability that is not drawn as 0. "
                 f"Received: theta_1={theta_1}, theta_2={theta_2}"
             )
         self.seed = _seed(seed)
@@ -129,12 +131,24 @@ class Swapout(keras.Layer):
         )
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """The masks of both inputs, as `keras.layers.Add` joins them."""
-        masks = [mask for mask in previous_mask or () if mask is not None]
-        return ops.logical_and(*masks) if len(masks) == 2 else None
+        """The masks of both inputs, joined as `keras.layers.Add` does."""
+        if previous_mask is None or any(mask is None for mask in previous_mask):
+            return None
+        return ops.logical_or(*previous_mask)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return tuple(input_shape[0])
+
+    # Keras leaves the state of a seed generator out of what it saves: without these two, a model
+    # loaded in the middle of training would draw its masks from the beginning again.
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        store["seed_generator_state"] = ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store: Any) -> None:
+        if "seed_generator_state" in store:  # not in the weights of a network without the layer
+            self.seed_generator.state.assign(store["seed_generator_state"])
 
     def get_config(self) -> dict[str, Any]:
         names = ["theta_1", "theta_2", "coupling", "granularity", "seed", "rescale", "data_format"]
@@ -265,11 +279,13 @@ def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> str:
 
 def _seed(seed: int | None) -> int | None:
     message = f"Argument `seed` must be None or an int in [0, 2**31). Received: seed={seed!r}"
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+    if seed is None:
+        return None
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
         raise TypeError(message)
-    if seed is not None and not 0 <= seed < 2**31:
+    if not 0 <= seed < 2**31:  # the range of Keras' seed generator under torch
         raise ValueError(message)
-    return seed
+    return int(seed)
 
 
 def _check_pair(inputs: Any, name: str, casts: bool) -> None:
@@ -285,6 +301,11 @@ def _check_pair(inputs: Any, name: str, casts: bool) -> None:
             f"{[type(value).__name__ for value in inputs]}"
         )
     a, b = (tuple(shape) for shape in shapes)
+    if not a:
+        raise ValueError(
+            f"Argument `inputs` of layer {name!r}: x and fx must have a batch axis. "
+            "Received: scalars"
+        )
     if len(a) != len(b) or any(None not in (m, n) and m != n for m, n in zip(a, b, strict=True)):
         raise ValueError(
             f"Argument `inputs` of layer {name!r}: x and fx must have the same shape. "
