@@ -10,20 +10,21 @@ as a TensorFlow graph, as a TensorFlow graph compiled by XLA, and under JAX wher
 A row is the median time of a call, the median over the rounds of its ratio to plain in that
 round, and the quartiles of that ratio. `plain again` is the plain add timed twice: the noise.
 
-Peak memory is what a step takes beyond what the process holds at rest: under JAX the compiler's
-own account of the program, under TensorFlow the peak resident set that Linux reports.
+Peak memory is, under JAX, the compiler's own account of the program (arguments, temporaries and
+results of a step); under TensorFlow, which gives none, the peak resident set of a process of its
+own that makes a few steps, less what it held before the network was built.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import importlib.util
 import json
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,6 +43,7 @@ VARIANTS = (
     "two dropouts",
 )
 THETA = 0.5
+_MODES = {"tensorflow": {"graph": False, "xla": True}, "jax": {"jit": True}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,23 +75,16 @@ def main(arguments: argparse.Namespace) -> None:
                 f"Argument `--backends`: {backend} is not installed. "
                 f'Run: pip install "keras-swapout[{backend}]"'
             )
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        worker = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "keras_swapout.benchmark",
-                json.dumps(vars(arguments), default=str),
-            ],
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-        output = worker.communicate()[0]
-        if worker.returncode:
-            raise RuntimeError(f"The benchmark under {backend} ended with {worker.returncode}.")
-        results.append(json.loads(output.splitlines()[-1]))
-        _print(results[-1])
+        options = json.loads(json.dumps(vars(arguments), default=str))
+        result = _in_a_process(backend, options)
+        if backend == "tensorflow" and "step" in options["parts"]:
+            for mode in _MODES["tensorflow"]:
+                for variant, row in result["parts"][f"training step, {mode}"].items():
+                    row["peak_mb"] = _in_a_process(
+                        backend, {**options, "peak": variant, "mode": mode}
+                    )
+        results.append(result)
+        _print(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -136,6 +131,18 @@ def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, di
     return figures
 
 
+def _in_a_process(backend: str, options: dict[str, Any]) -> Any:
+    worker = subprocess.run(
+        [sys.executable, "-m", "keras_swapout.benchmark", json.dumps(options)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        text=True,
+    )
+    if worker.returncode:
+        raise RuntimeError(f"The benchmark under {backend} ended with {worker.returncode}.")
+    return json.loads(worker.stdout.splitlines()[-1])
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -146,11 +153,12 @@ def _positive(text: str) -> int:
 # What follows runs in the worker, which has one Keras backend.
 
 
-def _worker(options: dict[str, Any]) -> dict[str, Any]:
+def _worker(options: dict[str, Any]) -> Any:
     import keras
 
     backend = keras.backend.backend()
-    modes = {"graph": False, "xla": True} if backend == "tensorflow" else {"jit": True}
+    if "peak" in options:
+        return _peak_of_a_process(options)
     module = sys.modules[backend]
     result = {
         "backend": backend,
@@ -159,7 +167,7 @@ def _worker(options: dict[str, Any]) -> dict[str, Any]:
         "options": options,
         "parts": {},
     }
-    for mode, jit in modes.items():
+    for mode, jit in _MODES[backend].items():
         if "merge" in options["parts"]:
             for backward in (False, True):
                 print(f"{backend} {mode}: the merge alone", file=sys.stderr, flush=True)
@@ -281,8 +289,7 @@ def _step_call(variant: str, options: dict[str, Any], jit: bool) -> tuple[Callab
         def call():
             step(data)["loss"].numpy()
 
-        call()
-        return call, _resident_peak(call)
+        return call, None
 
     import jax
 
@@ -313,26 +320,14 @@ def _step_call(variant: str, options: dict[str, Any], jit: bool) -> tuple[Callab
     return call, peak / 1e6 if peak else None
 
 
-def _resident_peak(call: Callable[[], Any]) -> float | None:
-    """Peak resident memory of `call` beyond what is resident before it, in MB; Linux only."""
-    try:
+def _peak_of_a_process(options: dict[str, Any]) -> float:
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
+    print(f"peak memory: {options['mode']} {options['peak']}", file=sys.stderr, flush=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call, _ = _step_call(options["peak"], options, _MODES["tensorflow"][options["mode"]])
+    for _ in range(4):
         call()
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-        before = _status("VmRSS")
-        for _ in range(3):
-            call()
-        return (_status("VmHWM") - before) / 1e3
-    except OSError:
-        return None
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {field}")
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
 
 
 def _device(backend: str) -> str:

@@ -1,0 +1,134 @@
+"""The command `keras-swapout`. Each sub-command is a pair of functions: arguments, and the run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+from keras_swapout._version import __version__
+
+
+class Command(NamedTuple):
+    """A sub-command. Both functions import what they need when they are called."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int | None]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits.
+
+    Args:
+        argv: the arguments, without the program's name; None for those of the process.
+
+    Raises:
+        SystemExit: always; with code 0, 2 for an argument that can't be used, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(argv).parse_args(argv)
+    sys.exit(_run(args, shlex.join(["keras-swapout", *argv])))
+
+
+def _run(args, command):
+    try:
+        return COMMANDS[args.command].run(args) or 0
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. To continue: {command}", file=sys.stderr)
+        return 130
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, ImportError) as e:
+        if args.traceback:
+            raise
+        print(f"keras-swapout {args.command}: {_as_option(str(e))}", file=sys.stderr)
+        return 2
+
+
+def _parser(argv):
+    parser = argparse.ArgumentParser(
+        prog="keras-swapout",
+        description="Swapout and its relatives for Keras: measure whether they help on your data.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.help, description=command.help)
+        # Only the command in use builds its arguments: the others may need slow imports.
+        if name in argv:
+            command.add_arguments(sub)
+        sub.add_argument("--traceback", action="store_true", help="show where an error arose")
+    return parser
+
+
+def _as_option(message):
+    """The argument of a message as the command line spells it: `batch_size` is --batch-size."""
+    return re.sub(
+        r"Argument `(\w+)`", lambda match: "Argument --" + match[1].replace("_", "-"), message
+    )
+
+
+# --- pilot ---------------------------------------------------------------------------------------
+
+
+def _pilot_arguments(parser):
+    from keras_swapout.pilot.methods import METHODS
+
+    parser.description = (
+        "Trains one network under each method, with the same budget and several seeds, and reports "
+        "which differences are real. Interrupted, the same command goes on where it stopped. "
+        "Under one --out only the seeds and methods may grow. What is not given is chosen to suit "
+        "the data."
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        default="digits",
+        help="digits, elpv, a TensorFlow Datasets name or a folder; default: digits",
+    )
+    add("--methods", nargs="+", metavar="METHOD", help=f"all or some of: {', '.join(METHODS)}")
+    add("--epochs", type=int, help="passes over the training images")
+    add("--seeds", type=int, help="runs of each method")
+    add("--model", help="resnet8v2, resnet20v1, ...: 6n + 2 layers, version 1 or 2")
+    add("--width", type=int, default=1, help="multiplies the network's channels; default: 1")
+    add("--batch-size", type=int, help="images of a training step")
+    add("--learning-rate", type=float, help="of the first 75 %% of the steps")
+    add("--limit", type=int, help="training and validation images to use")
+    add("--image-size", type=int, help="side to resize the images to")
+    add("--corruption-images", type=int, default=500, help="test images to corrupt; default: 500")
+    add("--out", metavar="DIR", help="folder of the results; default: pilot-<data>")
+
+
+def _pilot(args):
+    from pathlib import Path
+
+    from keras_swapout.pilot import make_settings, run_pilot
+
+    options = {k: v for k, v in vars(args).items() if k not in ("command", "out", "traceback")}
+    out = args.out or f"pilot-{Path(args.data).name.replace('/', '-')}"
+    run_pilot(make_settings(**options), out)
+
+
+# --- benchmark -----------------------------------------------------------------------------------
+
+
+def _benchmark_arguments(parser):
+    if importlib.util.find_spec("keras_swapout.benchmark"):
+        from keras_swapout import benchmark
+
+        benchmark.add_arguments(parser)
+
+
+def _benchmark(args):
+    from keras_swapout import benchmark
+
+    return benchmark.main(args)
+
+
+COMMANDS: dict[str, Command] = {
+    "pilot": Command("compare methods on your data", _pilot_arguments, _pilot),
+    "benchmark": Command("time the layers on this machine", _benchmark_arguments, _benchmark),
+}

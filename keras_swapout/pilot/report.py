@@ -1,0 +1,383 @@
+"""A pilot's report: a table in the terminal, and a page that stands on its own."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import shlex
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_swapout.pilot.compare import (
+    BASELINE,
+    BETTER,
+    NO_DIFFERENCE,
+    NOT_TESTABLE,
+    WORSE,
+    difference_text,
+    p_text,
+    value_text,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+MARKS = {BETTER: "▲", WORSE: "▼", NO_DIFFERENCE: "=", NOT_TESTABLE: "?"}
+COLOURS = {BETTER: "green", WORSE: "red", NO_DIFFERENCE: "dim", NOT_TESTABLE: "dim"}
+ASCII = str.maketrans({"▲": "+", "▼": "-", "−": "-", "–": "-", "±": "+/-", "×": "x", "…": "..."})
+
+# The settings that the command line takes, in the order to show them.
+OPTIONS = (
+    "data",
+    "methods",
+    "seeds",
+    "epochs",
+    "model",
+    "width",
+    "batch_size",
+    "learning_rate",
+    "limit",
+    "image_size",
+    "corruption_images",
+)
+
+LIMITS = (
+    "“No difference measured” does not mean that there is none: the interval beside it says how "
+    "large a difference may still be.",
+    "The seeds share one split. Whether a difference holds for other images of the same kind is "
+    "a matter of the size of the test set, not of the number of seeds.",
+    "Every method ran with one setting of its probabilities, which was not tuned on this data. "
+    "Another setting may do better or worse.",
+    "A longer training, a larger network or more data may rank the methods differently.",
+    "The correction is for the number of methods, not for the number of measures: the more "
+    "measures are looked at, the likelier it is that one of them shows a difference by chance.",
+    "The corruptions are synthetic. They are a stand-in for worse images, not a sample of yours.",
+    "Times are of this machine, this batch size and this framework.",
+)
+
+
+def print_table(
+    results: Mapping[str, Any], comparison: Mapping[str, Any], console: Console | None = None
+) -> None:
+    """Prints the answer, a table of the methods, and the verdicts.
+
+    Args:
+        results: what a pilot measured.
+        comparison: what `compare` made of it.
+        console: where to print; default the standard output. Below 100 columns, deviations go on
+            a line of their own.
+
+    Example:
+        >>> from rich.console import Console
+        >>> from keras_swapout.pilot.compare import compare
+        >>> results = {
+        ...     "methods": {"plain": {"title": "Plain"}},
+        ...     "runs": [{"method": "plain", "seed": 0, "test": {"accuracy": 0.975}}],
+        ... }
+        >>> print_table(results, compare(results), Console(width=60, no_color=True))
+        <BLANKLINE>
+        On this data, at this budget, only plain was run: there is
+        nothing to compare it with.
+        ...
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    narrow = console.width < 100
+
+    def text(content: str, style: str = "") -> Text:
+        if console.options.ascii_only:
+            content = content.translate(ASCII).encode("ascii", "replace").decode()
+        # `Text` rather than markup: a folder may be called "[red]".
+        return Text(content, style=style)
+
+    console.print()
+    console.print(text(comparison["answer"], "bold"))
+    for sentence in comparison["details"]:
+        console.print(text(sentence))
+    console.print()
+
+    measures = [measure for measure in comparison["measures"] if measure["terminal"]]
+    timed = any(method["cost"] for method in comparison["methods"].values())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=narrow)
+    headings = [
+        f"{measure['title']}{' (' + measure['unit'] + ')' if measure['unit'] else ''}"
+        for measure in measures
+    ] + (["Train step ×", "Inference ×"] if timed else [])
+    table.add_column("")
+    for heading in headings:
+        # Numbers stay whole; where room is short, the titles of the methods give way.
+        width = max(map(len, heading.split())) if narrow else 12
+        wrapped = "\n".join(textwrap.wrap(heading, width))
+        table.add_column(text(wrapped), justify="right", no_wrap=True)
+    for row in _rows(comparison):
+        cells = [text(row["title"])]
+        for measure in measures:
+            cell = row["measures"][measure["name"]]
+            content = text(cell["mean"])
+            if cell["sd"]:
+                content.append(text(f"{chr(10) if narrow else ' '}± {cell['sd']}", "dim"))
+            if len(comparison["methods"]) > 1:
+                mark = MARKS.get(cell["verdict"], " ")
+                content.append(text(f" {mark}", COLOURS.get(cell["verdict"], "")))
+            cells.append(content)
+        for key in ("train_step_ratio", "inference_ratio") if timed else ():
+            ratio = (row["cost"] or {}).get(key)
+            cells.append(text("–" if ratio is None else f"{ratio:.2f}"))
+        table.add_row(*cells)
+    console.print(table)
+    if len(comparison["methods"]) > 1:
+        legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
+        console.print(text(f"Against plain: {legend}. ± is the standard deviation over seeds."))
+    console.print()
+    for method in comparison["methods"].values():
+        console.print(text(method["verdict"]))
+    console.print()
+    console.print(text(comparison["test"], "dim"))
+
+
+def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out: Path) -> Path:
+    """Writes `report.html`, one file that needs neither network nor scripts.
+
+    Args:
+        results: what a pilot measured. Beside the runs it may hold `settings`, `recipe`,
+            `environment` and `data`, whose entries are listed as they are. The command to
+            repeat the pilot is `settings["command"]`, or else made from the settings;
+            `settings["corruption_images"]` is the number of test images that were corrupted.
+        comparison: what `compare` made of it.
+        out: the folder; it is made if need be.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ImportError: a missing package; the message has the command.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_swapout.pilot.compare import compare
+        >>> results = {"methods": {"plain": {"title": "Plain"}}, "runs": []}
+        >>> write_report(results, compare(results), Path(tempfile.mkdtemp())).name
+        'report.html'
+    """
+    try:
+        import jinja2
+
+        from keras_swapout.pilot import plots
+
+        figures = {
+            name: _svg(figure, name)
+            for name, draw in plots.FIGURES.items()
+            if (figure := draw(results, comparison)) is not None
+        }
+    except ImportError as error:
+        raise ImportError(
+            f'{error}. Install what is missing with: pip install "keras-swapout[pilot]"'
+        ) from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        # By hand, since the default goes by the file's suffix, which is not .html.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    settings = dict(results.get("settings") or {})
+    surroundings = dict(results.get("environment") or {})
+    data = dict(results.get("data") or {})
+    recipe = results.get("recipe") or {}
+    command = settings.pop("command", None) or _command(settings)
+    corrupted = settings.get("corruption_images")
+    if corrupted and comparison["test_images"]:
+        corrupted = min(corrupted, comparison["test_images"])
+    page = environment.get_template("report.html.j2").render(
+        name=str(data.get("name", "")),
+        data=_described(data),
+        comparison=comparison,
+        rows=_rows(comparison),
+        notes=[(m["title"], m["note"]) for m in comparison["measures"] if m["note"]],
+        marks=MARKS,
+        classes={
+            BETTER: "better",
+            WORSE: "worse",
+            NO_DIFFERENCE: "same",
+            NOT_TESTABLE: "open",
+            None: "base",
+        },
+        styles=plots.styles(results),
+        methods=results["methods"],
+        figures=figures,
+        few=plots.FEW,
+        corruptions=_corruptions(results),
+        corruption_images=corrupted,
+        timing=results.get("timing") or {},
+        seeds=sorted({run["seed"] for run in results["runs"]}),
+        minutes=sum(run.get("seconds") or 0 for run in results["runs"]) / 60,
+        recipe=_flat(recipe) if isinstance(recipe, Mapping) else str(recipe),
+        settings=_flat(settings),
+        environment=_flat(surroundings),
+        command=command,
+        limits=LIMITS,
+    )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table's cells as text, for the terminal and the page alike."""
+    rows = []
+    for name, method in comparison["methods"].items():
+        cells = {}
+        for measure in comparison["measures"]:
+            row = method["measures"][measure["name"]]
+            # Against itself plain has no verdict, and one run has no deviation.
+            cells[measure["name"]] = {
+                "mean": value_text(measure, row["mean"], unit=False),
+                "sd": "" if row["sd"] is None else value_text(measure, row["sd"], unit=False),
+                "difference": ""
+                if row["difference"] is None
+                else difference_text(measure, row["difference"]),
+                "interval": ""
+                if row["low"] is None
+                else f"{value_text(measure, row['low'], unit=False)} to "
+                f"{value_text(measure, row['high'], unit=False)}",
+                "p": p_text(row["p_adjusted"]),
+                "verdict": row["verdict"],
+            }
+        rows.append(
+            {
+                "name": name,
+                "title": method["title"],
+                "runs": method["runs"],
+                "cost": method["cost"],
+                "measures": cells,
+            }
+        )
+    return rows
+
+
+def _corruptions(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Mean accuracy by method and corruption, and the shade of its difference from plain."""
+    every = (name for run in results["runs"] for name in run.get("corruption") or ())
+    names = list(dict.fromkeys(every))
+    means: dict[str, list[float]] = {}
+    for method in results["methods"]:
+        runs = [run for run in results["runs"] if run["method"] == method]
+        values = [
+            [v for run in runs for v in ((run.get("corruption") or {}).get(name) or {}).values()]
+            for name in names
+        ]
+        if any(values):
+            means[method] = [float(np.mean(v)) if v else math.nan for v in values]
+    if not means:
+        return None
+    base = means.get(BASELINE)
+    rows = []
+    for method, accuracies in means.items():
+        shift = np.subtract(accuracies, base) if base else np.zeros(len(names))
+        rows.append(
+            {
+                "name": method,
+                "title": str(results["methods"][method].get("title", method)),
+                "cells": [
+                    {
+                        "accuracy": "–" if math.isnan(value) else f"{100 * value:.1f}",
+                        "up": bool(delta > 0),
+                        # Full colour at 15 points, so that a page without real differences
+                        # stays pale.
+                        "shade": 0.0
+                        if math.isnan(delta)
+                        else round(0.5 * min(1.0, abs(delta) / 0.15), 2),
+                    }
+                    for value, delta in zip(accuracies, shift, strict=True)
+                ],
+            }
+        )
+    return {"names": [str(name).replace("_", " ") for name in names], "rows": rows}
+
+
+def _command(settings: Mapping[str, Any]) -> str | None:
+    """The command line with these settings, written out in full."""
+    if "data" not in settings:
+        return None
+    words = ["keras-swapout", "pilot"]
+    for name in OPTIONS:
+        value = settings.get(name)
+        if value is not None:
+            several = value if isinstance(value, list | tuple) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, several)]
+    return shlex.join(words)
+
+
+def _described(data: dict[str, Any]) -> list[tuple[str, str]]:
+    classes = data.get("classes") or []
+    shown = ", ".join(map(str, classes[:20])) + (", …" if len(classes) > 20 else "")
+    sizes = data.get("sizes") or {}
+    entries = {
+        "Name": data.get("name"),
+        "Source and licence": data.get("source"),
+        "Images": ", ".join(f"{size:,} {split}" for split, size in sizes.items()),
+        "Shape": " × ".join(map(str, data.get("image_shape") or [])),
+        "Classes": f"{len(classes)}: {shown}" if classes else "",
+        "Mean per channel": _plain(data.get("mean") or ""),
+        "Deviation per channel": _plain(data.get("std") or ""),
+    }
+    known = {"name", "source", "sizes", "image_shape", "classes", "mean", "std"}
+    rest = {key: value for key, value in data.items() if key not in known}
+    return [(key, str(value)) for key, value in entries.items() if value] + _flat(rest)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as lines, keys joined by dots."""
+    lines = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{key}.")
+        else:
+            lines.append((f"{prefix}{key}".replace("_", " "), _plain(value)))
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _svg(figure: Figure, name: str) -> Any:
+    """The figure as an `<svg>` element that takes the page's font and colours."""
+    import matplotlib
+    from markupsafe import Markup
+
+    from keras_swapout.pilot import plots
+
+    buffer = io.StringIO()
+    # Text as text: it can be searched, and takes the page's font. The salt makes the same figure
+    # the same bytes.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    # Several figures share one page, so their identifiers must differ.
+    svg = re.sub(r'(<\w[^<>]*?\s)id="', rf'\1id="{name}-', svg)
+    svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
+    svg = svg.replace(plots.INK, "currentColor").replace(plots.PAPER, "var(--paper)")
+    return Markup(svg)

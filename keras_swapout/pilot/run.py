@@ -1,0 +1,244 @@
+"""The pilot's loop: train what is missing, save each run, measure times, report."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import io
+import os
+import platform
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_swapout._version import __version__
+from keras_swapout.pilot import settings as options
+from keras_swapout.pilot import store
+from keras_swapout.pilot.methods import METHODS
+from keras_swapout.pilot.settings import Settings
+
+if TYPE_CHECKING:
+    from keras_swapout.pilot.data import PilotData
+    from keras_swapout.pilot.progress import Display
+    from keras_swapout.pilot.training import Trainer
+
+_PACKAGES = "cv2 jinja2 matplotlib PIL rich scipy skimage sklearn tensorflow tensorflow_datasets"
+
+
+def run_pilot(settings: Settings, out: str | os.PathLike) -> dict[str, Any]:
+    """Runs a pilot, or what an interrupted one has left to do, and reports.
+
+    The seeds are the outer loop, so that an interrupted pilot holds complete comparisons. Every
+    finished run is on disk at once, and is never made again. Under the same `out` the seeds and
+    methods may grow; with any other changed setting, or other images, it is refused.
+
+    Args:
+        settings: from `make_settings`.
+        out: folder for settings.json, runs/, timing.json, results.json, results.csv and
+            report.html; made where it is missing.
+
+    Returns:
+        The contents of results.json.
+
+    Raises:
+        ValueError: `out` is a file or holds runs made with other settings; the data is unknown or
+            does not fit; a run diverges.
+        FileNotFoundError: the data has not been downloaded. ImportError: a package is missing.
+
+    Example::
+
+        results = run_pilot(make_settings("digits", methods=["swapout"], seeds=2), "pilot-digits")
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    _check_packages()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}")
+    record = _record(settings)
+    _check_record(out, record)
+
+    # Not before the cheap checks: these import what takes seconds.
+    from keras_swapout.pilot import compare, report
+    from keras_swapout.pilot.data import PilotData
+    from keras_swapout.pilot.progress import Display
+
+    data = PilotData(settings)
+    record["data_checksum"] = data.checksum()
+    _check_record(out, record)
+    store.write_json(out / "settings.json", record)
+
+    wanted = [(seed, name) for seed in range(settings.seeds) for name in settings.methods]
+    runs = {key: store.read_run(out, key[1], key[0]) for key in wanted}
+    before = sum(run["seconds"] for run in runs.values() if run)
+    done = sum(run is not None for run in runs.values())
+    display = Display(len(wanted), done, settings.epochs)
+    display.say(
+        f"{settings.data}: {len(data.train.labels)} training images, {settings.model}, "
+        f"{settings.epochs} epochs, {len(settings.methods)} methods x {settings.seeds} seeds"
+        + (f", {done} of {len(wanted)} runs already done" if done else "")
+    )
+    trainers = _Trainers(settings, data, display)
+    with display.live():
+        for seed, name in wanted:
+            if runs[seed, name] is None:
+                runs[seed, name] = _one_run(trainers[name], seed, display)
+                store.write_json(store.run_path(out, name, seed), runs[seed, name])
+                display.run_finished(runs[seed, name])
+        timing = _timing(out, settings, trainers, display)
+
+    results = {
+        "settings": record,
+        "environment": _environment(before + time.perf_counter() - start),
+        "data": data.describe(),
+        "methods": {
+            name: {"title": METHODS[name].title, "formula": METHODS[name].formula}
+            for name in settings.methods
+        },
+        "runs": [runs[seed, name] for name in settings.methods for seed in range(settings.seeds)],
+        "timing": timing,
+    }
+    store.write_json(out / "results.json", results)
+    store.write_text(out / "results.csv", _csv(results["runs"]))
+    comparison = compare.compare(results)
+    report.write_report(results, comparison, out)
+    report.print_table(results, comparison)
+    display.say(f"{results['environment']['seconds']:.0f} s in all; see {out / 'report.html'}")
+    return results
+
+
+class _Trainers(dict):
+    """A compiled trainer for each method, made when it is first asked for."""
+
+    def __init__(self, settings: Settings, data: PilotData, display: Display) -> None:
+        super().__init__()
+        self.settings, self.data, self.display = settings, data, display
+
+    def __missing__(self, name: str) -> Trainer:
+        from keras_swapout.pilot.training import Trainer
+
+        self.display.doing(f"compiling {name}")
+        self[name] = Trainer(METHODS[name], self.settings, self.data)
+        return self[name]
+
+
+def _one_run(trainer, seed, display):
+    name = trainer.method.name
+    return trainer.run(
+        seed, lambda epoch, loss, accuracy: display.epoch(name, seed, epoch, loss, accuracy)
+    )
+
+
+def _timing(out, settings, trainers, display):
+    path = out / "timing.json"
+    timing = store.read_json(path, "batch_size", "methods")
+    if timing is None or set(timing["methods"]) != set(settings.methods):
+        from keras_swapout.pilot.timing import measure_times
+
+        # All methods in the settings' order, compiled before the clock starts.
+        warm = {name: trainers[name] for name in settings.methods}
+        display.doing("measuring times")
+        timing = measure_times(warm)
+        store.write_json(path, timing)
+    return timing
+
+
+def _record(settings):
+    """What settings.json holds: all that a run's result depends on."""
+    return {
+        **dataclasses.asdict(settings),
+        "methods": list(settings.methods),
+        "momentum": options.MOMENTUM,
+        "weight_decay": options.WEIGHT_DECAY,
+        "backend": keras.backend.backend(),
+        "version": __version__,
+    }
+
+
+def _check_record(out, record):
+    old = store.read_json(out / "settings.json", "data", "methods")
+    if old is None:
+        if any((out / "runs").glob("*.json")):
+            raise ValueError(
+                f"Argument `out` holds runs, but no readable settings.json to say how they were "
+                f"made. Received: out={str(out)!r}"
+            )
+        return
+    if "data_checksum" not in record:
+        old.pop("data_checksum", None)
+    options.check_unchanged(old, record)
+
+
+def _check_packages():
+    missing = [name for name in _PACKAGES.split() if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"The pilot needs the missing package(s) {', '.join(missing)}. Install them with: "
+            'pip install "keras-swapout[pilot]"'
+        )
+
+
+def _environment(seconds):
+    backend = keras.backend.backend()
+    module = importlib.import_module({"tensorflow": "tensorflow"}.get(backend, backend))
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": backend,
+        "backend_version": module.__version__,
+        "numpy": np.__version__,
+        "keras_swapout": __version__,
+        "cpu": _cpu(),
+        "device": _device(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": seconds,
+    }
+
+
+def _cpu():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            models = (line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(models, platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def _device():
+    """The accelerator's name, or "CPU"."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "CPU"
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+
+
+def _csv(runs):
+    file = io.StringIO()
+    rows = [_row(run) for run in runs]
+    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _row(run):
+    row = {name: run[name] for name in ("method", "seed", "seconds", "epochs", "parameters")}
+    for split in ("test", "validation", "train"):
+        row |= {f"{split}_{name}": value for name, value in run[split].items()}
+    row["corruption_accuracy"] = run["corruption_accuracy"]
+    for name, severities in run["corruption"].items():
+        row |= {f"{name}_{severity}": value for severity, value in severities.items()}
+    return row

@@ -1,0 +1,216 @@
+"""What a pilot runs: the options, their defaults for each data set, and their checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_swapout.pilot.methods import METHODS, REFERENCE
+
+#: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-4
+
+_PAPER = {
+    "model": "resnet20v2",
+    "epochs": 60,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "seeds": 3,
+    "image_size": None,
+    "jit_compile": True,
+}
+#: Departures from `_PAPER` where the data is small; "digits" is meant to finish in minutes. On its
+#: 8x8 images XLA took twice the CPU time to compile, and no less for the steps.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "model": "resnet8v2",
+        "epochs": 12,
+        "batch_size": 64,
+        "seeds": 5,
+        "jit_compile": False,
+    },
+    "elpv": {"model": "resnet8v2", "epochs": 40, "batch_size": 64, "image_size": 64},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A checked pilot. `make_settings` fills in what is not given.
+
+    Attributes:
+        data: a name or folder, as for `keras_swapout.datasets.load`.
+        methods: names from `METHODS`, in its order; always with the reference, "plain".
+        seeds: number of runs of each method; the seeds are 0 .. seeds - 1.
+        model: "resnet<depth>v1" or "resnet<depth>v2", depth 6n + 2.
+        width: multiplies the network's channels.
+        epochs: passes over the training images.
+        batch_size: images of a training step.
+        learning_rate: of the first 75 % of the steps.
+        limit: number of training and validation images to use, or None for all.
+        image_size: side to resize to, or None for the source's.
+        corruption_images: number of test images to corrupt, or fewer where there are fewer.
+        jit_compile: whether XLA compiles the training step.
+    """
+
+    data: str
+    methods: tuple[str, ...]
+    seeds: int
+    model: str
+    width: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    limit: int | None
+    image_size: int | None
+    corruption_images: int
+    jit_compile: bool
+
+
+def make_settings(
+    data: str = "digits",
+    methods: Iterable[str] | None = None,
+    seeds: int | None = None,
+    model: str | None = None,
+    width: int = 1,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    limit: int | None = None,
+    image_size: int | None = None,
+    corruption_images: int = 500,
+    jit_compile: bool | None = None,
+) -> Settings:
+    """Settings with the defaults of `data`, checked.
+
+    Args:
+        Those of `Settings`; None means the default for this data, or for `limit` all images.
+
+    Raises:
+        ValueError: a value out of range or an unknown name; the message has the argument, what
+            was expected and the value. (Whether `data` exists is known once it is read.)
+
+    Example:
+
+    >>> settings = make_settings("digits", methods=["swapout"], seeds=2)
+    >>> settings.methods, settings.model, settings.seeds
+    (('plain', 'swapout'), 'resnet8v2', 2)
+    """
+    given = {
+        "model": model,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seeds": seeds,
+        "image_size": image_size,
+        "jit_compile": jit_compile,
+    }
+    if jit_compile is None and keras.backend.backend() != "tensorflow":
+        # JAX has to compile, and torch is slow to; only TensorFlow leaves a choice.
+        given["jit_compile"] = keras.backend.backend() == "jax"
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = Settings(
+        data=str(data),
+        methods=_methods(METHODS if methods is None else methods),
+        width=width,
+        limit=limit,
+        corruption_images=corruption_images,
+        **{**_PAPER, **DEFAULTS.get(str(data), {}), **chosen},
+    )
+    _check(settings)
+    return settings
+
+
+def model_version(model: str) -> tuple[int, int]:
+    """(depth, version) of a model's name.
+
+    Raises:
+        ValueError: it is no such name.
+
+    Example:
+
+    >>> model_version("resnet20v2")
+    (20, 2)
+    """
+    match = re.fullmatch(r"resnet(\d+)v([12])", model)
+    if not match or int(match[1]) < 8 or int(match[1]) % 6 != 2:
+        raise ValueError(
+            "Argument `model` must be resnet<depth>v1 or resnet<depth>v2 with depth = 6n + 2: "
+            f"resnet8v2, resnet14v2, resnet20v1, ... Received: model={model!r}"
+        )
+    return int(match[1]), int(match[2])
+
+
+def check_unchanged(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Whether runs made under the settings `old` belong to a pilot with the settings `new`.
+
+    Seeds and methods may grow, since no finished run becomes wrong by that; anything else must
+    be as it was.
+
+    Args:
+        old, new: the contents of settings.json.
+
+    Raises:
+        ValueError: they differ otherwise; the message names each difference.
+
+    Example:
+
+    >>> check_unchanged({"seeds": 2, "width": 1}, {"seeds": 3, "width": 1})
+    >>> check_unchanged({"seeds": 2, "width": 1}, {"seeds": 2, "width": 4})
+    Traceback (most recent call last):
+        ...
+    ValueError: Argument `out` holds runs made with other settings: width was 1 and is now 4. ...
+    """
+    changed = [
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in {**old, **new}
+        if not _grown(name, old.get(name), new.get(name))
+    ]
+    if changed:
+        raise ValueError(
+            f"Argument `out` holds runs made with other settings: {'; '.join(changed)}. Choose "
+            "another --out or the old settings (only seeds and methods may grow)."
+        )
+
+
+def _grown(name, old, new):
+    if name == "seeds" and isinstance(old, int):
+        return new >= old
+    if name == "methods" and isinstance(old, list):
+        return set(new) >= set(old)
+    return new == old
+
+
+def _methods(names):
+    names = list(names)
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        raise ValueError(
+            f"Argument `methods` must be among {', '.join(METHODS)}. "
+            f"Received: methods={' '.join(map(str, unknown)) or names}"
+        )
+    return tuple(name for name in METHODS if name in names or name == REFERENCE)
+
+
+def _check(settings):
+    model_version(settings.model)
+    for name in ("seeds", "width", "epochs", "batch_size", "corruption_images"):
+        _check_count(name, getattr(settings, name))
+    for name in ("limit", "image_size"):
+        if getattr(settings, name) is not None:
+            _check_count(name, getattr(settings, name))
+    rate = settings.learning_rate
+    if not isinstance(rate, numbers.Real) or not 0 < rate < float("inf"):
+        raise ValueError(
+            f"Argument `learning_rate` must be a number above 0. Received: learning_rate={rate!r}"
+        )
+
+
+def _check_count(name, value):
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"Argument `{name}` must be an int >= 1. Received: {name}={value!r}")

@@ -1,0 +1,74 @@
+"""Files that survive an interruption: a file is there whole, or as it was before."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that no reader, and no power cut, ever meets half of it.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        text: its contents.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if os.name == "posix":  # the new name has to reach the disk as well
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as JSON, by `write_text`.
+
+    Raises:
+        ValueError: a number in it is not finite.
+    """
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *required: str) -> dict[str, Any] | None:
+    """The dict in a JSON file; None, with a warning where it is broken, if there is none.
+
+    Args:
+        path: the file.
+        *required: keys without which the file counts as broken.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or any(key not in value for key in required):
+        warnings.warn(f"{path} is broken and will be made again", stacklevel=2)
+        return None
+    return value
+
+
+def run_path(out: Path, method: str, seed: int) -> Path:
+    """Where a finished run is kept."""
+    return out / "runs" / f"{method}-seed{seed}.json"
+
+
+def read_run(out: Path, method: str, seed: int) -> dict[str, Any] | None:
+    """A finished run, or None."""
+    path = run_path(out, method, seed)
+    run = read_json(path, "method", "seed", "test", "validation", "train", "corruption", "history")
+    if run is not None and (run["method"], run["seed"]) != (method, seed):
+        warnings.warn(f"{path} holds another run and will be made again", stacklevel=2)
+        return None
+    return run

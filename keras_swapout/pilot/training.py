@@ -1,0 +1,222 @@
+"""One method's network: compiled once, trained from scratch for every seed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_swapout import models
+from keras_swapout.pilot import measure
+from keras_swapout.pilot.data import PilotData
+from keras_swapout.pilot.methods import Method
+from keras_swapout.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
+
+#: Called after each epoch with (epochs done, training loss, validation accuracy).
+OnEpoch = Callable[[int, float, float], None]
+
+
+class Trainer:
+    """Trains and evaluates one method.
+
+    Compiling costs seconds, more than a small run itself. So there is one compiled model, and a
+    run begins by giving every variable - weights, batch-norm statistics, seed generators,
+    momenta, step counter - the value it has in a new model of that seed.
+
+    Args:
+        method: one of `keras_swapout.pilot.methods.METHODS`.
+        settings: the pilot's.
+        data: the pilot's.
+    """
+
+    def __init__(self, method: Method, settings: Settings, data: PilotData) -> None:
+        self.method, self.settings, self.data = method, settings, data
+        self.model = self._new_model(seed=0)
+        self.deployed = method.deployed(self.model)
+        self.optimizer = self._new_optimizer(self.model)
+        self.model.compile(
+            self.optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=settings.jit_compile,
+        )
+        self.deployed.jit_compile = settings.jit_compile
+        # One step, so that Keras compiles and builds its metrics now: it would peek at the data
+        # of the first run for that, and the first run would see other batches than the rest.
+        self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
+        self.logits(data.train.images[:1])
+
+    def run(self, seed: int, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
+        """Trains from scratch, then evaluates.
+
+        Args:
+            seed: of the initial weights, the masks, the order of the batches and the augmentation.
+            on_epoch: called after each epoch with (epochs done, training loss, validation
+                accuracy).
+
+        Returns:
+            One entry of "runs" in the results; "seconds" is the training alone.
+
+        Raises:
+            ValueError: the loss is not finite any more.
+        """
+        start = time.perf_counter()
+        history = self.train(seed, on_epoch)
+        seconds = time.perf_counter() - start
+        return {
+            "method": self.method.name,
+            "seed": seed,
+            "seconds": seconds,
+            "epochs": self.settings.epochs,
+            "parameters": self.deployed.count_params(),
+            **self.evaluate(),
+            "history": history,
+        }
+
+    def train(self, seed: int, on_epoch: OnEpoch | None = None) -> dict[str, list[float]]:
+        """Trains from scratch. Arguments and errors are those of `run`.
+
+        Returns:
+            "loss", "accuracy", "val_loss" and "val_accuracy", one number for each epoch; the first
+            two are Keras', in training mode.
+        """
+        self._start_anew(seed)
+        curves = _Curves(self, seed, on_epoch)
+        self.model.fit(
+            self.data.training_batches(seed),
+            epochs=self.settings.epochs,
+            callbacks=[curves],
+            shuffle=False,  # the batches are shuffled already
+            verbose=0,
+        )
+        return curves.history
+
+    def evaluate(self) -> dict[str, Any]:
+        """Quality of the trained network on clean and corrupted images, in inference mode."""
+        data = self.data
+        splits = {"test": data.test, "validation": data.validation, "train": data.train}
+        logits = {name: self.logits(split.images) for name, split in splits.items()}
+        scores = {name: measure.quality(logits[name], splits[name].labels) for name in splits}
+        del scores["train"]["ece"]  # says nothing on images that were learnt
+        corruption = {
+            name: {
+                str(severity): measure.accuracy(self.logits(images), data.corrupted_labels)
+                for severity, images in severities.items()
+            }
+            for name, severities in data.corrupted.items()
+        }
+        every = [accuracy for values in corruption.values() for accuracy in values.values()]
+        return {
+            **scores,
+            "calibration": measure.calibration_curve(logits["test"], data.test.labels),
+            "corruption": corruption,
+            "corruption_accuracy": float(np.mean(every)),
+        }
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """The network's outputs, in inference mode and in batches of one shape.
+
+        Args:
+            images: raw, (n, height, width, channels).
+
+        Returns:
+            Float32, (n, classes).
+        """
+        size = self.data.batch_size
+        outputs = []
+        for start in range(0, len(images), size):
+            batch = self.data.info.standardise(images[start : start + size])
+            missing = size - len(batch)
+            if missing:  # another shape would be compiled again
+                batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
+            logits = keras.ops.convert_to_numpy(self.deployed.predict_on_batch(batch))
+            outputs.append(logits[: size - missing])
+        return np.concatenate(outputs).astype(np.float32)
+
+    def _new_model(self, seed: int) -> keras.Model:
+        """The method's model, with the initial weights that every method has for this seed."""
+        keras.utils.set_random_seed(seed)
+        depth, version = model_version(self.settings.model)
+        resnet = {1: models.ResNetV1, 2: models.ResNetV2}[version]
+
+        def network(merge=None):
+            return resnet(
+                depth,
+                self.settings.width,
+                len(self.data.info.classes),
+                self.data.info.image_shape,
+                merge,
+                classifier_activation=None,
+            )
+
+        initial = network().get_weights()
+
+        def network_with_initial_weights(merge=None):
+            model = network(merge)
+            # A layer with a seed generator takes a number from the stream that seeds the weights
+            # after it: without this, only the plain networks would start alike.
+            if [w.shape for w in model.weights] == [w.shape for w in initial]:
+                model.set_weights(initial)
+            return model
+
+        return self.method.build(network_with_initial_weights)
+
+    def _new_optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
+        steps = self.data.steps * self.settings.epochs
+        rate = self.settings.learning_rate
+        optimizer = keras.optimizers.SGD(
+            keras.optimizers.schedules.PiecewiseConstantDecay(
+                [math.floor(0.75 * steps), math.floor(0.875 * steps)],
+                [rate, rate / 10, rate / 100],
+            ),
+            momentum=MOMENTUM,
+            # The paper's decay is part of the gradient and gathers momentum; Keras' is not.
+            weight_decay=WEIGHT_DECAY / (1 - MOMENTUM),
+        )
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in model.trainable_variables if len(v.shape) < 2]
+        )
+        optimizer.build(model.trainable_variables)
+        return optimizer
+
+    def _start_anew(self, seed: int) -> None:
+        model = self._new_model(seed)
+        optimizer = self._new_optimizer(model)
+        old = [*self.model.variables, *self.optimizer.variables]
+        new = [*model.variables, *optimizer.variables]
+        for variable, value in zip(old, new, strict=True):
+            variable.assign(keras.ops.convert_to_numpy(value))
+        self.model.reset_metrics()
+
+
+class _Curves(keras.callbacks.Callback):
+    """The learning curves. Keras' own validation would compile one more function per shape."""
+
+    def __init__(self, trainer, seed, on_epoch):
+        super().__init__()
+        self.trainer, self.seed, self.on_epoch = trainer, seed, on_epoch
+        self.history = {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": []}
+
+    def on_epoch_end(self, epoch, logs=None):
+        _ = self.model  # JAX keeps the state to itself until somebody asks for the model
+        if not math.isfinite(logs["loss"]):
+            raise ValueError(
+                f"The loss of {self.trainer.method.name} with seed {self.seed} is not finite after "
+                f"epoch {epoch + 1}. Try a lower --learning-rate."
+            )
+        images, labels = self.trainer.data.validation
+        logits = self.trainer.logits(images)
+        values = {
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            "val_loss": measure.negative_log_likelihood(logits, labels),
+            "val_accuracy": measure.accuracy(logits, labels),
+        }
+        for name, value in values.items():
+            self.history[name].append(value)
+        if self.on_epoch:
+            self.on_epoch(epoch + 1, values["loss"], values["val_accuracy"])
