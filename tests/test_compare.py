@@ -7,16 +7,15 @@ import pytest
 stats = pytest.importorskip("scipy.stats", reason='pip install "keras-swapout[pilot]"')
 
 from keras_swapout.pilot import compare as module  # noqa: E402
-from keras_swapout.pilot.compare import (  # noqa: E402
+from keras_swapout.pilot import measures  # noqa: E402
+from keras_swapout.pilot.compare import compare  # noqa: E402
+from keras_swapout.pilot.measures import (  # noqa: E402
     MEASURES,
-    compare,
     difference_text,
-    holm,
-    mean_interval,
     p_text,
     value_text,
-    welch,
 )
+from keras_swapout.pilot.statistics import holm, mean_interval, welch  # noqa: E402
 
 PERCENT = {"unit": "%", "digits": 1}
 
@@ -353,7 +352,7 @@ def test_cost_is_reported():
 
 
 def test_a_new_measure_needs_one_entry(monkeypatch):
-    extra = module.Measure("kl", "Disagreement", "consistency.kl", higher_is_better=False)
+    extra = measures.Measure("kl", "Disagreement", "consistency.kl", higher_is_better=False)
     monkeypatch.setattr(module, "MEASURES", (*MEASURES, extra))
     results = pilot({"plain": [0.9, 0.91, 0.92], "a": [0.9, 0.91, 0.92]})
     for run, kl in zip(results["runs"], (0.5, 0.51, 0.5, 0.1, 0.11, 0.1), strict=True):

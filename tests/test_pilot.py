@@ -18,7 +18,7 @@ from sklearn import metrics
 
 import keras_swapout as ks
 from keras_swapout.pilot import data as pilot_data
-from keras_swapout.pilot import make_settings, measure, methods, run_pilot, store, timing, training
+from keras_swapout.pilot import make_settings, methods, run_pilot, scores, store, timing, training
 from keras_swapout.pilot.settings import check_unchanged
 from keras_swapout.pilot.training import Trainer
 
@@ -97,10 +97,10 @@ def random_logits(n=200, classes=4):
 def test_measures_agree_with_scikit_learn():
     logits, labels = random_logits()
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert measure.negative_log_likelihood(logits, labels) == pytest.approx(
+    assert scores.negative_log_likelihood(logits, labels) == pytest.approx(
         metrics.log_loss(labels, probabilities)
     )
-    assert measure.accuracy(logits, labels) == metrics.accuracy_score(labels, logits.argmax(1))
+    assert scores.accuracy(logits, labels) == metrics.accuracy_score(labels, logits.argmax(1))
 
 
 def test_calibration_by_hand():
@@ -109,25 +109,25 @@ def test_calibration_by_hand():
     logits = np.stack([np.log(confidence), np.log(1 - confidence)], axis=1)
     labels = np.array([0, 1, 0, 0])
     # Bins of 0.25: the 0.5 in (0.25, 0.5], then two in (0.5, 0.75], then one in (0.75, 1].
-    curve = measure.calibration_curve(logits, labels, bins=4)
+    curve = scores.calibration_curve(logits, labels, bins=4)
     assert curve["count"] == [0, 1, 2, 1]
     assert curve["confidence"][0] is None
     assert curve["confidence"][1:] == pytest.approx([0.5, 0.625, 0.9])
     assert curve["accuracy"] == [None, 1.0, 0.5, 1.0]
     expected = (1 * 0.5 + 2 * 0.125 + 1 * 0.1) / 4
-    assert measure.expected_calibration_error(logits, labels, bins=4) == pytest.approx(expected)
+    assert scores.expected_calibration_error(logits, labels, bins=4) == pytest.approx(expected)
 
 
 def test_calibration_counts_every_sample_once():
     logits, labels = random_logits()
-    curve = measure.calibration_curve(logits, labels)
-    assert sum(curve["count"]) == len(labels) and len(curve["edges"]) == measure.BINS + 1
+    curve = scores.calibration_curve(logits, labels)
+    assert sum(curve["count"]) == len(labels) and len(curve["edges"]) == scores.BINS + 1
 
 
 def test_huge_logits_stay_finite():
     logits, labels = np.array([[1e5, -1e5], [1e5, -1e5]], np.float32), np.array([0, 1])
-    assert measure.negative_log_likelihood(logits, labels) == pytest.approx(1e5)
-    assert measure.expected_calibration_error(logits, labels) == pytest.approx(0.5)
+    assert scores.negative_log_likelihood(logits, labels) == pytest.approx(1e5)
+    assert scores.expected_calibration_error(logits, labels) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_huge_logits_stay_finite():
 )
 def test_measures_refuse(logits, labels, message):
     with pytest.raises(ValueError, match=message):
-        measure.quality(logits, labels)
+        scores.quality(logits, labels)
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_swapout.pilot.compare import BASELINE, PRIMARY, mean_interval
+from keras_swapout.pilot.measures import PRIMARY
+from keras_swapout.pilot.statistics import mean_interval
+from keras_swapout.pilot.verdicts import BASELINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

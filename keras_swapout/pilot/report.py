@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_swapout.pilot.compare import (
-    BASELINE,
-    BETTER,
-    NO_DIFFERENCE,
-    NOT_TESTABLE,
-    WORSE,
-    difference_text,
-    p_text,
-    value_text,
-)
+from keras_swapout.pilot.measures import difference_text, p_text, value_text
+from keras_swapout.pilot.verdicts import BASELINE, BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_swapout import models
-from keras_swapout.pilot import measure
+from keras_swapout.pilot import scores
 from keras_swapout.pilot.data import PilotData
 from keras_swapout.pilot.methods import Method
 from keras_swapout.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
@@ -100,19 +100,19 @@ class Trainer:
         data = self.data
         splits = {"test": data.test, "validation": data.validation, "train": data.train}
         logits = {name: self.logits(split.images) for name, split in splits.items()}
-        scores = {name: measure.quality(logits[name], splits[name].labels) for name in splits}
-        del scores["train"]["ece"]  # says nothing on images that were learnt
+        quality = {name: scores.quality(logits[name], splits[name].labels) for name in splits}
+        del quality["train"]["ece"]  # says nothing on images that were learnt
         corruption = {
             name: {
-                str(severity): measure.accuracy(self.logits(images), data.corrupted_labels)
+                str(severity): scores.accuracy(self.logits(images), data.corrupted_labels)
                 for severity, images in severities.items()
             }
             for name, severities in data.corrupted.items()
         }
         every = [accuracy for values in corruption.values() for accuracy in values.values()]
         return {
-            **scores,
-            "calibration": measure.calibration_curve(logits["test"], data.test.labels),
+            **quality,
+            "calibration": scores.calibration_curve(logits["test"], data.test.labels),
             "corruption": corruption,
             "corruption_accuracy": float(np.mean(every)),
         }
@@ -213,8 +213,8 @@ class _Curves(keras.callbacks.Callback):
         values = {
             "loss": float(logs["loss"]),
             "accuracy": float(logs["accuracy"]),
-            "val_loss": measure.negative_log_likelihood(logits, labels),
-            "val_accuracy": measure.accuracy(logits, labels),
+            "val_loss": scores.negative_log_likelihood(logits, labels),
+            "val_accuracy": scores.accuracy(logits, labels),
         }
         for name, value in values.items():
             self.history[name].append(value)
