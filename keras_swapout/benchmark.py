@@ -11,9 +11,9 @@ A row is the median time of a call, the median over the rounds of its ratio to p
 round, and the quartiles of that ratio. `plain again` is the plain add timed twice: the noise.
 
 Peak memory is, under JAX, the compiler's own account of the program (arguments, temporaries and
-results of a step). TensorFlow gives none: there it is what the batch adds to the peak resident set
-of a process, from two processes with two and four times the batch, (peak_4 - peak_2) / 2. What a
-compiler takes once, whatever the batch, drops out of that. Linux only.
+results of a step). TensorFlow gives none: there it is what the batch adds to the peak anonymous
+memory of a process, from two processes with two and four times the batch, (peak_4 - peak_2) / 2.
+What a compiler takes once, whatever the batch, drops out of that. Linux only.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import random
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -331,26 +332,33 @@ def _step_call(variant: str, options: dict[str, Any], jit: bool) -> tuple[Callab
 
 def _peak_of_a_process(options: dict[str, Any]) -> float | None:
     print(f"peak memory: {options['mode']} {options['peak']}", file=sys.stderr, flush=True)
-    try:
-        call, _ = _step_call(options["peak"], options, _MODES["tensorflow"][options["mode"]])
-        call()
-        # What compiling took is given back, and the high-water mark starts anew.
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        for _ in range(4):
-            call()
-        return _status("VmHWM") / 1e3
-    except OSError:  # not Linux
+    if not Path("/proc/self/status").exists():
         return None
+    call, _ = _step_call(options["peak"], options, _MODES["tensorflow"][options["mode"]])
+    call()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what compiling took is given back
+    samples = [_anonymous_memory()]
+    done = threading.Event()
+
+    def sample():
+        while not done.wait(0.001):
+            samples.append(_anonymous_memory())
+
+    # Sampled, as the kernel's own high-water mark counts file pages too, which come and go.
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    for _ in range(4):
+        call()
+    done.set()
+    sampler.join()
+    return max(samples) / 1e3
 
 
-def _status(field: str) -> int:
+def _anonymous_memory() -> int:
     """Kilobytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {field}")
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0])
 
 
 def _device(backend: str) -> str:
