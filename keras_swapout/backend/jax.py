@@ -15,3 +15,7 @@ def fused(function):
 
 def hoist(x):
     return jax.lax.optimization_barrier(x)
+
+
+def untaped(x):
+    return x

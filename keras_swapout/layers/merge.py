@@ -70,9 +70,7 @@ def merge(
             upstream = args[0] if upstream is None else upstream
             return _split(upstream, key, offset, limits, scales, coupling=coupling, field=field)
 
-        # Or TensorFlow's tape would have the kernel hand out its masks and copies of its inputs
-        # as well, for a gradient that is never taken.
-        x, fx = ops.stop_gradient(x), ops.stop_gradient(fx)
+        x, fx = backend.untaped(x), backend.untaped(fx)
         return _merge(x, fx, key, offset, limits, scales, coupling=coupling, field=field), grad
 
     return draw(x, fx)
