@@ -10,10 +10,10 @@ as a TensorFlow graph, as a TensorFlow graph compiled by XLA, and under JAX wher
 A row is the median time of a call, the median over the rounds of its ratio to plain in that
 round, and the quartiles of that ratio. `plain again` is the plain add timed twice: the noise.
 
-Peak memory is, under JAX, the compiler's own account of the program (arguments, temporaries and
-results of a step). TensorFlow gives none: there it is what the batch adds to the peak anonymous
-memory of a process, from two processes with two and four times the batch, (peak_4 - peak_2) / 2.
-What a compiler takes once, whatever the batch, drops out of that. Linux only.
+Peak memory is, where XLA compiles the step, the compiler's own account of the program: arguments,
+constants, temporaries and results. In graph mode there is none, and it is what the batch adds to
+the peak anonymous memory of a process, from two processes with two and four times the batch,
+(peak_4 - peak_2) / 2, which leaves out what is there whatever the batch. Linux only.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import json
 import os
 import platform
 import random
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -134,6 +136,13 @@ def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, di
 
 
 def _batch_memory(options: dict[str, Any]) -> float | None:
+    if options["mode"] == "xla":
+        with tempfile.TemporaryDirectory() as folder:
+            flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+            _in_a_process("tensorflow", options, XLA_FLAGS=flags)
+            reports = Path(folder).glob("*memory-usage-report.txt")
+            used = [re.match(r"Total bytes used: (\d+)", report.read_text()) for report in reports]
+        return max((int(match[1]) / 1e6 for match in used if match), default=None)
     size = options["batch_size"]
     peaks = [
         _in_a_process("tensorflow", {**options, "batch_size": times * size}) for times in (2, 4)
@@ -141,11 +150,11 @@ def _batch_memory(options: dict[str, Any]) -> float | None:
     return None if None in peaks else (peaks[1] - peaks[0]) / 2
 
 
-def _in_a_process(backend: str, options: dict[str, Any]) -> Any:
+def _in_a_process(backend: str, options: dict[str, Any], **variables: str) -> Any:
     worker = subprocess.run(
         [sys.executable, "-m", "keras_swapout.benchmark", json.dumps(options)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
         text=True,
     )
     if worker.returncode:
