@@ -24,7 +24,6 @@ import gc
 import importlib.util
 import json
 import os
-import platform
 import random
 import re
 import statistics
@@ -36,6 +35,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from keras_swapout.hardware import cpu_name
 
 VARIANTS = (
     "plain",
@@ -376,12 +377,7 @@ def _device(backend: str) -> str:
 
         if jax.devices()[0].platform != "cpu":
             return jax.devices()[0].device_kind
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":")[1].strip() if names else cpu
-    return f"{cpu}, {os.cpu_count()} cores"
+    return f"{cpu_name()}, {os.cpu_count()} cores"
 
 
 def _print(result: dict[str, Any]) -> None:

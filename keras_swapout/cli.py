@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import re
 import shlex
 import sys
@@ -116,10 +115,9 @@ def _pilot(args):
 
 
 def _benchmark_arguments(parser):
-    if importlib.util.find_spec("keras_swapout.benchmark"):
-        from keras_swapout import benchmark
+    from keras_swapout import benchmark
 
-        benchmark.add_arguments(parser)
+    benchmark.add_arguments(parser)
 
 
 def _benchmark(args):

@@ -91,8 +91,7 @@ def words(
         k0, k1, k2 = _schedule(_as_words(key, ops), view // 2, ops)
         if ops is keras_ops:
             k0, k1, k2 = backend.hoist((k0, k1, k2))
-        size = math.prod(shape) if all(isinstance(n, int) for n in shape) else _size(shape)
-        index = _as_words(ops.arange(size, dtype=backend.INDEX_DTYPE), ops)
+        index = _as_words(ops.arange(_size(shape), dtype=backend.INDEX_DTYPE), ops)
         word = _add(index, _add(k0, _as_words(offset, ops), ops), ops)
         # triple32, with a fresh key before each multiplication
         word = _multiply(_xorshift(word, 17, ops), 0xED5AD4BB, ops)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from keras_swapout._version import __version__
+from keras_swapout.hardware import cpu_name
 from keras_swapout.pilot import settings as options
 from keras_swapout.pilot import store
 from keras_swapout.pilot.methods import METHODS
@@ -184,7 +185,7 @@ def _check_packages():
 
 def _environment(seconds):
     backend = keras.backend.backend()
-    module = importlib.import_module({"tensorflow": "tensorflow"}.get(backend, backend))
+    module = importlib.import_module(backend)
     return {
         "python": platform.python_version(),
         "keras": keras.__version__,
@@ -192,7 +193,7 @@ def _environment(seconds):
         "backend_version": module.__version__,
         "numpy": np.__version__,
         "keras_swapout": __version__,
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "device": _device(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -200,15 +201,6 @@ def _environment(seconds):
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": seconds,
     }
-
-
-def _cpu():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            models = (line.split(":")[1].strip() for line in file if line.startswith("model name"))
-            return next(models, platform.machine())
-    except OSError:
-        return platform.processor() or platform.machine()
 
 
 def _device():
