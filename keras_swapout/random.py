@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -88,19 +88,130 @@ def words(
     if not isinstance(view, int) or isinstance(view, bool) or view < 0:
         raise ValueError(f"Argument `view` must be an int >= 0. Received: view={view!r}")
     with np.errstate(over="ignore"):  # NumPy warns of the wrap-around of 0-d arrays
-        k0, k1, k2 = _schedule(_as_words(key, ops), view // 2, ops)
-        if ops is keras_ops:
-            k0, k1, k2 = backend.hoist((k0, k1, k2))
         index = _as_words(ops.arange(_size(shape), dtype=backend.INDEX_DTYPE), ops)
-        word = _add(index, _add(k0, _as_words(offset, ops), ops), ops)
-        # triple32, with a fresh key before each multiplication
-        word = _multiply(_xorshift(word, 17, ops), 0xED5AD4BB, ops)
-        word = _multiply(_xorshift(_add(word, k1, ops), 11, ops), 0xAC4C1B51, ops)
-        word = _multiply(_xorshift(_add(word, k2, ops), 15, ops), 0x31848BAB, ops)
-        word = _xorshift(word, 14, ops)
+        word = _hash(_as_words(key, ops), _add(index, _as_words(offset, ops), ops), view // 2, ops)
         if view % 2:
             word = ops.bitwise_xor(word, _constant(MASK, ops))
     return ops.reshape(word, tuple(shape))
+
+
+class Rows(NamedTuple):
+    """What the rows of a batch have to know of the field, one word for each row.
+
+    Attributes:
+        sample: index of the row's sample in the global batch.
+        lane: index of the field it draws from; an int where it is the same for all.
+        flip: all bits set where the row takes the complement, else none; None where no row does.
+    """
+
+    sample: Any
+    lane: Any = 0
+    flip: Any = None
+
+
+def rows(count: Any, first: Any, offset: Any = 0, views: int = 1, complementary: bool = True):
+    """The `Rows` of a batch of views, view-major.
+
+        row r is sample r mod n of view v = floor(r / n);  complementary: lane floor(v / 2), flipped
+        for an odd v;  otherwise lane v, never flipped
+
+    Args:
+        count: number of rows.
+        first: n, the number of rows of view 0. The last view may be shorter.
+        offset: added to the index of the sample; see `replica_offset`.
+        views: number of views.
+        complementary: whether views 2j and 2j + 1 are complements of each other.
+
+    Example:
+
+    >>> batch = rows(5, 3, views=2)
+    >>> [keras.ops.convert_to_numpy(x).tolist() for x in (batch.sample, batch.flip)]
+    [[0, 1, 2, 0, 1], [0, 0, 0, 4294967295, 4294967295]]
+    """
+    ops = keras_ops
+    row = _as_words(ops.arange(count, dtype=backend.INDEX_DTYPE), ops)
+    offset = _as_words(offset, ops)
+    if views == 1:
+        return Rows(_add(row, offset, ops))
+    first = _as_words(first, ops)
+    view = ops.floor_divide(row, first)
+    sample = _add(ops.subtract(row, ops.multiply(view, first)), offset, ops)
+    if not complementary:
+        return Rows(sample, lane=view)
+    odd = ops.bitwise_and(view, _constant(1, ops))
+    lane = 0 if views == 2 else ops.right_shift(view, _constant(1, ops))
+    return Rows(sample, lane, ops.multiply(odd, _constant(MASK, ops)))
+
+
+def words_at(key: Any, rows: Rows, index: Any, stride: Any) -> Any:
+    """The field at chosen places of each sample.
+
+        words[r, ...] = w[sample_r * stride + index[r, ...]]   (w the field of `words`; its NOT in
+        the rows that are flipped)
+
+    so two rows of one sample, in views that are complements, get complementary words.
+
+    Args:
+        key: two words, shape (2,).
+        rows: the batch, from `rows`.
+        index: words or ints of shape (rows or 1, ...), 0 <= index < stride: the place within a
+            sample.
+        stride: how many places a sample has.
+
+    Returns:
+        Words of shape (rows, ...); uint32 (int64 under torch).
+
+    Example:
+
+    >>> words = words_at([1, 0], rows(2, 1, views=2), keras.ops.arange(2)[None], 2)
+    >>> [[hex(w) for w in row] for row in keras.ops.convert_to_numpy(words).tolist()]
+    [['0xaa11a646', '0x8ebba37a'], ['0x55ee59b9', '0x71445c85']]
+    """
+    ops = keras_ops
+    rank = len(index.shape)
+
+    def column(x):
+        return x if isinstance(x, int) else ops.reshape(x, (-1,) + (1,) * (rank - 1))
+
+    base = _multiply(column(rows.sample), _as_words(stride, ops), ops)
+    place = _add(base, _as_words(index, ops), ops)
+    word = _hash(_as_words(key, ops), place, column(rows.lane), ops)
+    return word if rows.flip is None else ops.bitwise_xor(word, column(rows.flip))
+
+
+def sample_words(key: Any, rows: Rows, shape: Sequence[Any]) -> Any:
+    """The field over whole samples: one word for each position of `shape` in each row.
+
+    For a single view these are the words of `words(key, (rows, *shape))`.
+
+    Args:
+        key, rows: as `words_at`.
+        shape: the shape of one sample's field; sizes may be tensors.
+
+    Returns:
+        Words of shape (rows, *shape); uint32 (int64 under torch).
+
+    Example:
+
+    >>> words = sample_words([1, 0], rows(1, 1), (3,))
+    >>> [hex(w) for w in keras.ops.convert_to_numpy(words)[0].tolist()]
+    ['0xaa11a646', '0x8ebba37a', '0xcb7ccf83']
+    """
+    size = _size(shape)
+    index = keras_ops.arange(size, dtype=backend.INDEX_DTYPE)
+    return words_at(key, rows, keras_ops.reshape(index, (1, *shape)), size)
+
+
+def _hash(key: Any, index: Any, lane: Any, ops: ModuleType) -> Any:
+    """triple32, with a fresh key before each multiplication."""
+    k0, k1, k2 = _schedule(key, lane, ops)
+    if ops is keras_ops:
+        k0, k1, k2 = backend.hoist((k0, k1, k2))
+    word = _add(index, k0, ops)
+    word = _multiply(_xorshift(word, 17, ops), 0xED5AD4BB, ops)
+    word = _multiply(_xorshift(_add(word, k1, ops), 11, ops), 0xAC4C1B51, ops)
+    word = _multiply(_xorshift(_add(word, k2, ops), 15, ops), 0x31848BAB, ops)
+    return _xorshift(word, 14, ops)
 
 
 def halves(word: Any, ops: ModuleType = keras_ops) -> tuple[Any, Any]:
@@ -138,16 +249,16 @@ def threshold(probability: float) -> int:
     return round(probability * LEVELS)
 
 
-def replica_offset(shape: Sequence[Any]) -> Any:
-    """Where this replica's part of the global batch begins in the linear index.
+def replica_offset(samples: Any) -> Any:
+    """The index in the global batch of this replica's first sample.
 
-        offset = replica id * elements of the local field, modulo 2**32
+        offset = replica id * samples of the local batch
 
     With an even split, the replicas' fields put together are the one device's field over the
     whole batch, bit for bit. (Keras' own generators give every replica the same numbers.)
 
     Args:
-        shape: the shape of the local field, batch first.
+        samples: size of the local batch, of one view.
 
     Returns:
         0 on a single device (an int), else a uint32 scalar.
@@ -155,12 +266,13 @@ def replica_offset(shape: Sequence[Any]) -> Any:
     replica = backend.replica_id()
     if replica is None:
         return 0
-    return keras_ops.multiply(_as_words(replica, keras_ops), _as_words(_size(shape), keras_ops))
+    return keras_ops.multiply(_as_words(replica, keras_ops), _as_words(samples, keras_ops))
 
 
 def _schedule(key: Any, lane: int, ops: ModuleType) -> tuple[Any, Any, Any]:
     """Three round keys: an unbalanced Feistel network, so no two (key, lane) share all three."""
-    a, b, c = key[0], key[1], _constant(lane, ops)
+    a, b = key[0], key[1]
+    c = _constant(lane, ops) if isinstance(lane, int) else lane
     for i in (0, 3):
         a = ops.bitwise_xor(a, _mix(_add(b, _constant(_PI[i], ops), ops), ops))
         b = ops.bitwise_xor(b, _mix(_add(c, _constant(_PI[i + 1], ops), ops), ops))
@@ -182,8 +294,9 @@ def _xorshift(word: Any, shift: int, ops: ModuleType) -> Any:
     return ops.bitwise_xor(word, ops.right_shift(word, _constant(shift, ops)))
 
 
-def _multiply(word: Any, factor: int, ops: ModuleType) -> Any:
-    return _wrap(ops.multiply(word, _constant(factor, ops)), ops)
+def _multiply(word: Any, factor: Any, ops: ModuleType) -> Any:
+    factor = _constant(factor, ops) if isinstance(factor, int) else factor
+    return _wrap(ops.multiply(word, factor), ops)
 
 
 def _add(a: Any, b: Any, ops: ModuleType) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from keras import ops
 
 from keras_swapout import backend, random
+from keras_swapout.views import current
 
 COUPLINGS = ("independent", "shared", "complementary")
 GRANULARITIES = ("unit", "channel", "sample", "batch")
@@ -60,29 +61,39 @@ def merge(
         "batch": {},
     }[granularity]
     field = tuple(axis in axes for axis in range(rank))
-    # One Theta for the whole batch is one for all replicas; else each has its own part.
-    offset = random.replica_offset(_field_shape(x, field)) if field[0] else 0
     limits = [random.threshold(theta) for theta in thetas]
+    batch = current()
+    first = batch.first(ops.shape(x)[0])
+    # One Theta for the whole batch is one for all replicas; else each has its own part.
+    offset = random.replica_offset(first) if field[0] else 0
+    place = (key, offset, first, limits, scales)
+    static = {
+        "coupling": coupling,
+        "field": field,
+        "views": batch.count,
+        "complementary": batch.complementary,
+    }
 
     @ops.custom_gradient
     def draw(x, fx):
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            return _split(upstream, key, offset, limits, scales, coupling=coupling, field=field)
+            return _split(upstream, *place, **static)
 
-        x, fx = backend.untaped(x), backend.untaped(fx)
-        return _merge(x, fx, key, offset, limits, scales, coupling=coupling, field=field), grad
+        return _merge(backend.untaped(x), backend.untaped(fx), *place, **static), grad
 
     return draw(x, fx)
 
 
-def _field_shape(x, field):
-    return tuple(n if drawn else 1 for n, drawn in zip(ops.shape(x), field, strict=True))
-
-
-def _keep(x, key, offset, limits, coupling, field):
+def _keep(x, key, offset, first, limits, coupling, field, views, complementary):
     """The two boolean masks, of a shape that broadcasts against `x`."""
-    low, high = random.halves(random.words(key, _field_shape(x, field), offset=offset))
+    shape = tuple(n if drawn else 1 for n, drawn in zip(ops.shape(x), field, strict=True))
+    count = ops.shape(x)[0] if field[0] or views > 1 else 1
+    rows = random.rows(count, first, offset, views, complementary)
+    if not field[0]:  # one Theta for all samples of a view
+        rows = rows._replace(sample=ops.zeros_like(rows.sample))
+    words = random.sample_words(key, rows, shape[1:])
+    low, high = random.halves(words)
     limits = ops.cast(limits, low.dtype)
     keep_1 = ops.less(low, limits[0])
     if coupling == "shared":
@@ -92,19 +103,19 @@ def _keep(x, key, offset, limits, coupling, field):
     return keep_1, ops.less(high, limits[1])
 
 
-def _gate(keep, x, scale):
-    # A selection, not a product: a dropped infinity is 0, not NaN.
+def gate(keep: Any, x: Any, scale: Any) -> Any:
+    """scale * x where `keep`, else 0: a selection, as a product would make NaN of infinity."""
     return ops.where(keep, x * ops.cast(scale, x.dtype), ops.zeros((), x.dtype))
 
 
-def _merge_body(x, fx, key, offset, limits, scales, *, coupling, field):
-    keep_1, keep_2 = _keep(x, key, offset, limits, coupling, field)
-    return ops.add(_gate(keep_1, x, scales[0]), _gate(keep_2, fx, scales[1]))
+def _merge_body(x, fx, key, offset, first, limits, scales, **static):
+    keep_1, keep_2 = _keep(x, key, offset, first, limits, **static)
+    return ops.add(gate(keep_1, x, scales[0]), gate(keep_2, fx, scales[1]))
 
 
-def _split_body(upstream, key, offset, limits, scales, *, coupling, field):
-    keep_1, keep_2 = _keep(upstream, key, offset, limits, coupling, field)
-    return _gate(keep_1, upstream, scales[0]), _gate(keep_2, upstream, scales[1])
+def _split_body(upstream, key, offset, first, limits, scales, **static):
+    keep_1, keep_2 = _keep(upstream, key, offset, first, limits, **static)
+    return gate(keep_1, upstream, scales[0]), gate(keep_2, upstream, scales[1])
 
 
 _merge = backend.fused(_merge_body)

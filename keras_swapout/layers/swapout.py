@@ -7,19 +7,21 @@ and as in the paper nothing is rescaled in training unless `rescale=True` asks f
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_swapout import random
+from keras_swapout.layers.base import RandomLayer, one_of
 from keras_swapout.layers.merge import COUPLINGS, GRANULARITIES, merge
 from keras_swapout.schedules import probability
 
+CERTAIN = {0, random.LEVELS}  # thresholds that draw nothing
+
 
 @keras.saving.register_keras_serializable("keras_swapout")
-class Swapout(keras.Layer):
+class Swapout(RandomLayer):
     """Stochastic merge of a residual block: each unit reports 0, X, F(X) or X + F(X).
 
         training:   Y = Theta1 * X + Theta2 * F(X),   Theta_i ~ Bernoulli(theta_i)
@@ -66,6 +68,8 @@ class Swapout(keras.Layer):
     2**-17, and 0 and 1 exactly. Forward-mode differentiation is not defined under JAX.
     """
 
+    arguments = ("theta_1", "theta_2", "coupling", "granularity", "rescale")
+
     def __init__(
         self,
         theta_1: float = 0.5,
@@ -78,17 +82,12 @@ class Swapout(keras.Layer):
         data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(seed=seed, data_format=data_format, **kwargs)
         self.theta_1 = probability(theta_1, "theta_1")
         self.theta_2 = probability(theta_2, "theta_2")
-        self.coupling = _one_of(coupling, COUPLINGS, "coupling")
-        self.granularity = _one_of(granularity, GRANULARITIES, "granularity")
+        self.coupling = one_of(coupling, COUPLINGS, "coupling")
+        self.granularity = one_of(granularity, GRANULARITIES, "granularity")
         self.rescale = bool(rescale)
-        self.data_format = _one_of(
-            keras.config.image_data_format() if data_format is None else data_format,
-            ("channels_last", "channels_first"),
-            "data_format",
-        )
         required = {"shared": self.theta_1, "complementary": 1.0 - self.theta_1}
         if abs(self.theta_2 - required.get(coupling, self.theta_2)) > 1e-6:
             raise ValueError(
@@ -101,10 +100,10 @@ class Swapout(keras.Layer):
                 "2**-17, the smallest probability that is not drawn as 0. "
                 f"Received: theta_1={theta_1}, theta_2={theta_2}"
             )
-        self.seed = _seed(seed)
-        self.seed_generator = keras.random.SeedGenerator(self.seed)
-        self.supports_masking = True
-        self.built = True
+
+    @property
+    def stochastic(self) -> bool:
+        return {random.threshold(self.theta_1), random.threshold(self.theta_2)} - CERTAIN != set()
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Before Keras casts the inputs: once cast, a difference of dtypes can't be seen.
@@ -127,7 +126,7 @@ class Swapout(keras.Layer):
             scales,
             self.coupling,
             self.granularity,
-            channel_axis=1 if self.data_format == "channels_first" else -1,
+            channel_axis=self.channel_axis,
         )
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
@@ -139,35 +138,9 @@ class Swapout(keras.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return tuple(input_shape[0])
 
-    # Keras leaves the state of a seed generator out of what it saves: without these two, a model
-    # loaded in the middle of training would draw its masks from the beginning again.
-
-    def save_own_variables(self, store: Any) -> None:
-        super().save_own_variables(store)
-        store["seed_generator_state"] = ops.convert_to_numpy(self.seed_generator.state)
-
-    def load_own_variables(self, store: Any) -> None:
-        if "seed_generator_state" in store:  # not in the weights of a network without the layer
-            self.seed_generator.state.assign(store["seed_generator_state"])
-
-    def get_config(self) -> dict[str, Any]:
-        names = ["theta_1", "theta_2", "coupling", "granularity", "seed", "rescale", "data_format"]
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-class _SpecialCase(Swapout):
-    """Swapout with some arguments fixed; its config holds only its own."""
-
-    arguments: tuple[str, ...] = ()
-
-    def get_config(self) -> dict[str, Any]:
-        fixed = {"theta_1", "theta_2", "coupling", "granularity"} - set(self.arguments)
-        config = {k: v for k, v in super().get_config().items() if k not in fixed}
-        return {**config, **{name: getattr(self, name) for name in self.arguments}}
-
 
 @keras.saving.register_keras_serializable("keras_swapout")
-class ResidualDropout(_SpecialCase):
+class ResidualDropout(Swapout):
     """Dropout on the output of a residual block: one Theta for both terms.
 
         training:   Y = Theta * (X + F(X)),   Theta ~ Bernoulli(theta), one for each unit
@@ -191,7 +164,7 @@ class ResidualDropout(_SpecialCase):
     Source: Swapout, section 3, "dropout in a residual network".
     """
 
-    arguments = ("theta", "granularity")
+    arguments = ("theta", "granularity", "rescale")
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
         self.theta = probability(theta, "theta")
@@ -199,7 +172,7 @@ class ResidualDropout(_SpecialCase):
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
-class SkipForward(_SpecialCase):
+class SkipForward(Swapout):
     """Either the skip or the block, unit by unit: an interpolation of the two.
 
         training:   Y = Theta * X + (1 - Theta) * F(X),   Theta ~ Bernoulli(theta)
@@ -223,7 +196,7 @@ class SkipForward(_SpecialCase):
     Source: Swapout, section 3, "SkipForward".
     """
 
-    arguments = ("theta", "granularity")
+    arguments = ("theta", "granularity", "rescale")
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
         self.theta = probability(theta, "theta")
@@ -231,7 +204,7 @@ class SkipForward(_SpecialCase):
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
-class StochasticDepth(_SpecialCase):
+class StochasticDepth(Swapout):
     """Drops a whole residual block at random: the network is shallower in training.
 
         training:   Y = X + Theta * F(X),   Theta ~ Bernoulli(survival_probability)
@@ -258,7 +231,7 @@ class StochasticDepth(_SpecialCase):
     section 3, "layer dropout". The block is computed also when it is dropped.
     """
 
-    arguments = ("survival_probability", "granularity")
+    arguments = ("survival_probability", "granularity", "rescale")
 
     def __init__(
         self, survival_probability: float = 0.5, granularity: str = "batch", **kwargs: Any
@@ -269,23 +242,6 @@ class StochasticDepth(_SpecialCase):
 
 def _scaled(x: Any, weight: float) -> Any:
     return x if weight == 1.0 else ops.multiply(x, weight)
-
-
-def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> str:
-    if value not in allowed:
-        raise ValueError(f"Argument `{name}` must be one of {allowed}. Received: {name}={value!r}")
-    return value
-
-
-def _seed(seed: int | None) -> int | None:
-    message = f"Argument `seed` must be None or an int in [0, 2**31). Received: seed={seed!r}"
-    if seed is None:
-        return None
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
-        raise TypeError(message)
-    if not 0 <= seed < 2**31:  # the range of Keras' seed generator under torch
-        raise ValueError(message)
-    return int(seed)
 
 
 def _check_pair(inputs: Any, name: str, casts: bool) -> None:

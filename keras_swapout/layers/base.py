@@ -1,0 +1,76 @@
+"""What every layer of ours shares: a seed, and a place in the mask sequence that is saved."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class RandomLayer(keras.Layer):
+    """A layer that draws masks in training.
+
+    Args:
+        seed: an int in [0, 2**31), or None for a random one.
+        data_format: "channels_last", "channels_first" or None for Keras' setting.
+        **kwargs: those of `keras.Layer`.
+    """
+
+    arguments: tuple[str, ...] = ()  # what `get_config` holds, besides what Keras has
+
+    def __init__(self, seed: int | None = None, data_format: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.data_format = one_of(
+            keras.config.image_data_format() if data_format is None else data_format,
+            ("channels_last", "channels_first"),
+            "data_format",
+        )
+        self.seed = checked_seed(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self.supports_masking = True
+        self.built = True
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two training passes can differ. Other people's layers may declare it as well."""
+        raise NotImplementedError
+
+    @property
+    def channel_axis(self) -> int:
+        return 1 if self.data_format == "channels_first" else -1
+
+    # Keras leaves the state of a seed generator out of what it saves: without these two, a model
+    # loaded in the middle of training would draw its masks from the beginning again.
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        store["seed_generator_state"] = ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store: Any) -> None:
+        if "seed_generator_state" in store:  # not in the weights of a network without the layer
+            self.seed_generator.state.assign(store["seed_generator_state"])
+
+    def get_config(self) -> dict[str, Any]:
+        names = (*self.arguments, "seed", "data_format")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def one_of(value: Any, allowed: tuple[str, ...], name: str) -> str:
+    """`value`, or a ValueError that names the argument and what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"Argument `{name}` must be one of {allowed}. Received: {name}={value!r}")
+    return value
+
+
+def checked_seed(seed: int | None) -> int | None:
+    """`seed`, or an error unless it is None or an int in [0, 2**31)."""
+    message = f"Argument `seed` must be None or an int in [0, 2**31). Received: seed={seed!r}"
+    if seed is None:
+        return None
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise TypeError(message)
+    if not 0 <= seed < 2**31:  # the range of Keras' seed generator under torch
+        raise ValueError(message)
+    return int(seed)

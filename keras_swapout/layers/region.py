@@ -1,0 +1,258 @@
+"""Structured dropout layers: regions and channels.
+
+`rate` is the probability of DROPPING, as in Keras. `BDropDML` and `SDropDML` are the layers of
+R-Block (Wang, Hu, "R-Block: Regularized block of dropout for convolutional networks", 2023,
+arXiv 2307.15150): plain regularisers on their own, complementary pairs inside `RBlock` and `fork`.
+The paper came without code; how masks are drawn here is this package's own.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_swapout import random
+from keras_swapout.layers.base import RandomLayer
+from keras_swapout.layers.drop import drop_block, drop_cells
+
+
+class _Dropout(RandomLayer):
+    """Dropout at a `rate`: the identity at inference, `drop` in training."""
+
+    def __init__(self, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = checked_rate(rate)
+
+    @property
+    def stochastic(self) -> bool:
+        return random.threshold(self.rate) > 0
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training or not self.stochastic:
+            return inputs
+        return self.drop(inputs, random.key(self.seed_generator))
+
+    def drop(self, x: Any, key: Any) -> Any:
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return tuple(input_shape)
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class BDropDML(_Dropout):
+    """Drops whole channels of a sample; in the two views of `RBlock`, complementary channels.
+
+        training:   Y = keep * X / (1 - rate),   one keep ~ Bernoulli(1 - rate) for each sample and
+                    channel
+        inference:  Y = X
+
+    Args:
+        rate: probability of DROPPING a channel, in [0, 1). For rate <= 0.5 the two views of a
+            sample never drop the same channel; above, they must share 2 rate - 1 of them.
+        data_format: "channels_last" or "channels_first"; default
+            `keras.config.image_data_format()`.
+        seed: an int in [0, 2**31), or None for a random one.
+
+    Call with a tensor (batch, ..., channels) of rank >= 2 and floating dtype.
+
+    Raises:
+        TypeError: `rate` is no number. ValueError: an argument is out of range; the input has no
+            channels.
+
+    Example:
+
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> layer = ks.layers.BDropDML(0.5, data_format="channels_last", seed=3)
+    >>> y = layer(np.ones((1, 2, 2, 4), "float32"), training=True)
+    >>> keras.ops.convert_to_numpy(y)[0, 0].astype(int).tolist()
+    [[2, 0, 0, 2], [2, 0, 0, 2]]
+
+    Source: R-Block, "BDropDML". Alone it is spatial dropout (Tompson et al., "Efficient object
+    localization using convolutional networks", CVPR 2015, section 3.2).
+    """
+
+    arguments = ("rate",)
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+
+    def drop(self, x: Any, key: Any) -> Any:
+        rank = _rank(x, self.name, least=2)
+        blocks: list[int | None] = [None] * rank
+        blocks[self.channel_axis] = 1
+        return drop_cells(x, key, self.rate, blocks[1:])
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class SDropDML(_Dropout):
+    """Drops contiguous regions of a sample; in the two views of `RBlock`, complementary regions.
+
+        training:   Y = keep * X / (1 - rate),   one keep ~ Bernoulli(1 - rate) for each cell of a
+                    grid with cells of `block_size`, shifted at random for each sample
+        inference:  Y = X
+
+    Every position is dropped with probability `rate`, at the borders as in the middle. Works on
+    sequences, images and volumes.
+
+    Args:
+        rate: probability of DROPPING a position, in [0, 1). For rate <= 0.5 the two views of a
+            sample never drop the same position; above, they must share 2 rate - 1 of the map.
+        block_size: side of a region, an int >= 1, or a tuple with one for each spatial axis. A
+            block larger than the map cuts it in two at most along each axis.
+        per_channel: whether each channel draws its own regions; otherwise all share them.
+        data_format: "channels_last" or "channels_first"; default
+            `keras.config.image_data_format()`.
+        seed: an int in [0, 2**31), or None for a random one.
+
+    Call with a tensor (batch, *spatial, channels) of rank >= 3 and floating dtype.
+
+    Raises:
+        TypeError: an argument has the wrong type. ValueError: it is out of range; the input has no
+            spatial axis, or another number of them than `block_size`.
+
+    Example:
+
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> layer = ks.layers.SDropDML(0.5, block_size=2, data_format="channels_last", seed=11)
+    >>> y = layer(np.ones((1, 4, 4, 1), "float32"), training=True)
+    >>> keras.ops.convert_to_numpy(y)[0, ..., 0].astype(int).tolist()
+    [[2, 2, 2, 2], [2, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]]
+
+    Source: R-Block, "SDropDML"; the shifted grid in the place of DropBlock's centres is ours.
+    """
+
+    arguments = ("rate", "block_size", "per_channel")
+
+    def __init__(
+        self,
+        rate: float,
+        block_size: int | tuple[int, ...] = 7,
+        per_channel: bool = False,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.block_size = _block_size(block_size)
+        self.per_channel = bool(per_channel)
+
+    def drop(self, x: Any, key: Any) -> Any:
+        axes = _rank(x, self.name, least=3) - 2
+        sizes = self.block_size if isinstance(self.block_size, tuple) else (self.block_size,) * axes
+        if len(sizes) != axes:
+            raise ValueError(
+                f"Argument `inputs` of layer {self.name!r} must have {len(sizes)} spatial axes, as "
+                f"block_size={self.block_size} has. Received: shape {tuple(x.shape)}"
+            )
+        blocks: list[int | None] = list(sizes)
+        channel = 1 if self.per_channel else None
+        blocks.insert(0 if self.channel_axis == 1 else axes, channel)
+        return drop_cells(x, key, self.rate, blocks)
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class DropBlock2D(_Dropout):
+    """The published DropBlock, the baseline that the region layers are held against.
+
+        training:   Y = keep * X * (units / units kept),   keep = 0 in blocks around centres that
+                    each channel of a sample draws with probability gamma
+                    = rate / (b_h b_w) * H W / ((H - b_h + 1) (W - b_w + 1))
+        inference:  Y = X
+
+    gamma aims at `rate` and misses it: it does not count that blocks overlap, so fewer units are
+    dropped (on an 8x8 map with blocks of 3, 9.5 % for rate 0.1 and 38.6 % for 0.5), and border
+    units less often than central ones (for rate 0.1, 2.0 % in a corner and 16.4 % in the middle).
+    `SDropDML` drops at the exact rate everywhere. In the views of
+    `RBlock` its masks are independent, as for any layer that does not pair them.
+
+    Args:
+        rate: the DROP rate that gamma aims at, in [0, 1).
+        block_size: side of a block, an int >= 1, or (height, width). A block larger than the map
+            is the whole map.
+        data_format: "channels_last" or "channels_first"; default
+            `keras.config.image_data_format()`.
+        seed: an int in [0, 2**31), or None for a random one.
+
+    Call with a tensor (batch, height, width, channels) of floating dtype. Where a side of it is not
+    known before run time, it must be at least `block_size`.
+
+    Raises:
+        TypeError: an argument has the wrong type. ValueError: it is out of range; the input has not
+            rank 4.
+
+    Example:
+
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> layer = ks.layers.DropBlock2D(0.3, block_size=3, data_format="channels_last", seed=3)
+    >>> y = layer(np.ones((1, 4, 4, 1), "float32"), training=True)
+    >>> (keras.ops.convert_to_numpy(y)[0, ..., 0] > 0).astype(int).tolist()
+    [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 1]]
+
+    Source: Ghiasi, Lin, Le, "DropBlock: A regularization method for convolutional networks",
+    NeurIPS 2018, algorithm 1, with a mask for each channel. Its schedule of the rate over training
+    is not part of the layer.
+    """
+
+    arguments = ("rate", "block_size")
+
+    def __init__(
+        self,
+        rate: float,
+        block_size: int | tuple[int, int] = 7,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.block_size = _block_size(block_size)
+        if isinstance(self.block_size, tuple) and len(self.block_size) != 2:
+            raise ValueError(
+                "Argument `block_size` must be an int or a pair (height, width). "
+                f"Received: block_size={block_size!r}"
+            )
+
+    def drop(self, x: Any, key: Any) -> Any:
+        if len(x.shape) != 4:
+            raise ValueError(
+                f"Argument `inputs` of layer {self.name!r} must have rank 4: (batch, height, "
+                f"width, channels) or (batch, channels, height, width). Received: shape {tuple(x.shape)}"
+            )
+        size = self.block_size
+        return drop_block(
+            x, key, self.rate, size if isinstance(size, tuple) else (size,) * 2, self.channel_axis
+        )
+
+
+def checked_rate(rate: float) -> float:
+    """`rate` as a float in [0, 1), or an error that names it."""
+    message = f"Argument `rate` must be a number in [0, 1). Received: rate={rate!r}"
+    if not isinstance(rate, numbers.Real) or isinstance(rate, (bool, np.bool_)):
+        raise TypeError(message)
+    if not 0 <= rate < 1:  # also refuses NaN
+        raise ValueError(message)
+    return float(rate)
+
+
+def _block_size(value: Any) -> int | tuple[int, ...]:
+    message = (
+        "Argument `block_size` must be an int >= 1 or a tuple of them. "
+        f"Received: block_size={value!r}"
+    )
+    sizes = value if isinstance(value, (tuple, list)) else (value,)
+    if not all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sizes):
+        raise TypeError(message)
+    if not sizes or min(sizes) < 1:
+        raise ValueError(message)
+    return tuple(map(int, sizes)) if isinstance(value, (tuple, list)) else int(value)
+
+
+def _rank(x: Any, name: str, least: int) -> int:
+    rank = len(x.shape)
+    if rank < least:
+        raise ValueError(
+            f"Argument `inputs` of layer {name!r} must have rank >= {least}. "
+            f"Received: shape {tuple(x.shape)}"
+        )
+    return rank
