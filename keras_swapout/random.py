@@ -134,7 +134,7 @@ def rows(count: Any, first: Any, offset: Any = 0, views: int = 1, complementary:
     if views == 1:
         return Rows(_add(row, offset, ops))
     first = _as_words(first, ops)
-    view = ops.floor_divide(row, first)
+    view = _as_words(ops.floor_divide(row, first), ops)  # torch narrows the quotient
     sample = _add(ops.subtract(row, ops.multiply(view, first)), offset, ops)
     if not complementary:
         return Rows(sample, lane=view)

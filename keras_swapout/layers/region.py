@@ -217,7 +217,8 @@ class DropBlock2D(_Dropout):
         if len(x.shape) != 4:
             raise ValueError(
                 f"Argument `inputs` of layer {self.name!r} must have rank 4: (batch, height, "
-                f"width, channels) or (batch, channels, height, width). Received: shape {tuple(x.shape)}"
+                f"width, channels) or (batch, channels, height, width). "
+                f"Received: shape {tuple(x.shape)}"
             )
         size = self.block_size
         return drop_block(
