@@ -1,0 +1,226 @@
+"""Fork a network where its randomness begins: shared layers run once, the rest on several views.
+
+Two random passes of one input differ only after the first stochastic layer. So the part before it
+runs once, its result is repeated, and the rest runs on the repeated batch. A functional network is
+rewritten for that with `keras.models.clone_model`, keeping its layers, and so its weights; a
+subclassed one, whose inside is not known, is forked at its input, with the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_swapout.views import Views, current, laid_out
+
+
+def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> keras.Model:
+    """The network that runs several random views of its input, at the least cost.
+
+        fork(model)(x)[v * N + n] = view v of model(x)[n],   (N, ...) -> (views * N, ...)
+
+    View-major: all of view 0, then all of view 1, ... In inference mode the views are equal.
+
+    Args:
+        model: a Keras model. Functional, Sequential and nested functional models are forked in
+            front of their first stochastic layers (see `is_stochastic`), models with a `call` of
+            their own at the input. Its layers are shared, not copied: training the fork trains the
+            model.
+        views: number of views, an int >= 1.
+        complementary: whether in our layers views 2j and 2j + 1 use complementary masks (the most
+            different that there are at the same drop rate). False: every view draws on its own.
+            Other layers, Keras' dropouts among them, draw on their own in either case.
+
+    Returns:
+        A `keras.Model`. Batch normalisation after the fork sees all views as one batch, and other
+        layers that mix the samples of a batch do so too. What `add_loss` collects is of all views.
+
+    Raises:
+        TypeError: `model` is no Keras model. ValueError: `views` is not an int >= 1.
+
+    Example:
+
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> model = keras.Sequential([keras.Input((6,)), ks.layers.BDropDML(0.5, seed=1)])
+    >>> views = ks.fork(model)(np.ones((1, 6), "float32"), training=True)
+    >>> keras.ops.convert_to_numpy(views).astype(int).tolist()
+    [[2, 2, 2, 0, 2, 0], [0, 0, 0, 2, 0, 2]]
+
+    Source: R-Drop (Liang et al. 2021, section 2) doubles the whole batch instead.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Argument `model` must be a keras.Model. Received: model={model!r} of type "
+            f"{type(model)}"
+        )
+    if not isinstance(views, int) or isinstance(views, bool) or views < 1:
+        raise ValueError(f"Argument `views` must be an int >= 1. Received: views={views!r}")
+    return _Fork(model, views, complementary)
+
+
+class _Fork(keras.Model):
+    def __init__(self, model: keras.Model, views: int, complementary: bool) -> None:
+        super().__init__(name=f"fork_of_{model.name}", dtype=model.dtype_policy, autocast=False)
+        self.model, self.views, self.complementary = model, views, complementary
+        self._run = forked(model)
+        self.built = model.built
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self._run(inputs, Views(self.views, self.complementary))
+
+
+def forked(model: keras.Model) -> Callable[[Any, Views], Any]:
+    """The function (inputs, views) -> outputs that runs `model`, forked.
+
+    The training mode is that of the layer in whose `call` it runs. It is no layer itself, so who
+    keeps it beside the model does not keep the weights twice.
+    """
+    graph = _rewrite(model) if _is_functional(model) else None
+    repeat = _Repeat()
+
+    def run(inputs, views):
+        with laid_out(views):
+            return graph(inputs) if graph else model(tree.map_structure(repeat, inputs))
+
+    return run
+
+
+def stochastic_layers(model: keras.Layer) -> list[keras.Layer]:
+    """The layers, at any depth, whose training passes differ.
+
+    A layer says so itself where it has an attribute `stochastic` (ours do, and anybody's may);
+    Keras' recurrent layers are stochastic if one of their rates is above 0; any other layer is if
+    it owns a `keras.random.SeedGenerator`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.layers.Dropout(0.1, name="a"), keras.layers.Dropout(0.0)])
+    >>> [layer.name for layer in stochastic_layers(model)]
+    ['a']
+    """
+    return [layer for layer in sublayers(model) if _draws(layer)]
+
+
+def sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """The layer and all layers in it, at any depth.
+
+    `_flatten_layers` is private: Keras has no public way into the parts of a layer that is no
+    model. tests/test_fork.py names the versions that it was tried with.
+    """
+    return list(layer._flatten_layers())
+
+
+def _draws(layer):
+    declared = getattr(layer, "stochastic", None)
+    if isinstance(declared, bool):
+        return declared
+    rates = [getattr(layer, name, None) for name in ("dropout", "recurrent_dropout")]
+    if isinstance(layer, keras.layers.RNN) or rates[1] is not None:  # the cells own a generator
+        return any(rates)  # whether they use it or not
+    return bool(layer._seed_generators)
+
+
+def _is_stochastic(operation):
+    return isinstance(operation, keras.Layer) and bool(stochastic_layers(operation))
+
+
+def _is_functional(layer):
+    call = getattr(type(layer), "call", None)
+    if getattr(call, "__qualname__", "") not in ("Functional.call", "Sequential.call"):
+        return False  # a `call` of its own may do anything with the graph
+    try:
+        return bool(layer.inputs)
+    except ValueError:  # a Sequential model that nobody has told its input
+        return False
+
+
+class _Repeat(keras.Layer):
+    """Repeats a batch, mask and all, as often as `views.current()` asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(autocast=False)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        return _repeated(inputs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return None if previous_mask is None else _repeated(previous_mask)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (None, *input_shape[1:])
+
+
+def _repeated(x):
+    views = current()
+    if views.forked is None:
+        return ops.concatenate([x] * views.count)
+    return ops.concatenate([x, x[: views.repeat(ops.shape(x)[0])]])
+
+
+def _rewrite(model, arrive=None):
+    """`model` with its layers, and with a repeat in front of each first stochastic layer.
+
+    Args:
+        arrive: for each input whether it comes as views already, for a model inside another one.
+            None for the outermost one, whose inputs don't and whose outputs all must.
+    """
+    name = model.name
+    # A plain view of the same graph: `clone_model` would compile the clone of a compiled model, and
+    # does not rewrite a Sequential one.
+    model = keras.Model(model.input, model.output, name=name)
+    inputs = [
+        keras.Input(batch_shape=(None, *x.shape[1:]), dtype=x.dtype, sparse=x.sparse, name=x.name)
+        for x in model.inputs
+    ]
+    sizes = {x.shape[0] for x in model.inputs}
+    # By id, as tensors can't be compared, together with the tensor, as an id outlives nothing.
+    views = {id(x): x for i, x in enumerate(inputs) if arrive and arrive[i]}
+    repeats = {}
+
+    def repeat(x):
+        if not isinstance(x, keras.KerasTensor) or id(x) in views or not _has_batch(x, sizes):
+            return x
+        if id(x) not in repeats:
+            y = _Repeat()(x)
+            repeats[id(x)] = x, y
+            views[id(y)] = y
+        return repeats[id(x)][1]
+
+    def call(operation, *args, **kwargs):
+        given = [id(x) in views for x in tree.flatten((args, kwargs))]
+        # A layer that was called with training=False draws nothing, whatever it is.
+        draws = kwargs.get("training") is not False and _is_stochastic(operation)
+        if not draws and not any(given):
+            return operation(*args, **kwargs)
+        if draws and _is_functional(operation) and len(given) == len(operation.inputs):
+            operation, leave = _rewrite(operation, given)
+            outputs = operation(*args, **kwargs)
+        else:
+            args, kwargs = tree.map_structure(repeat, (args, kwargs))
+            outputs = operation(*args, **kwargs)
+            leave = [True] * len(tree.flatten(outputs))
+        flat = tree.flatten(outputs)
+        views.update((id(x), x) for x, is_view in zip(flat, leave, strict=True) if is_view)
+        return outputs
+
+    clone = keras.models.clone_model(
+        model,
+        input_tensors=tree.pack_sequence_as(model.input, inputs),
+        clone_function=lambda layer: layer,
+        call_function=call,
+    )
+    if arrive is not None:
+        return clone, [id(x) in views for x in clone.outputs]
+    return keras.Model(clone.input, tree.map_structure(repeat, clone.output), name=name)
+
+
+def _has_batch(x, sizes):
+    """Whether the first axis of a symbolic tensor is the batch: a table of positions has none."""
+    if not x.shape:
+        return False
+    return x.shape[0] is None or any(size and x.shape[0] % size == 0 for size in sizes)
