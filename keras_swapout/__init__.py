@@ -1,7 +1,18 @@
 """keras-swapout: Swapout, R-Block and their relatives for Keras."""
 
-from keras_swapout import datasets, layers, models, random, schedules
+from keras_swapout import datasets, divergence, layers, models, random, schedules
 from keras_swapout._version import __version__
 from keras_swapout.fork import fork
+from keras_swapout.rblock import RBlock
 
-__all__ = ["__version__", "datasets", "fork", "layers", "models", "random", "schedules"]
+__all__ = [
+    "RBlock",
+    "__version__",
+    "datasets",
+    "divergence",
+    "fork",
+    "layers",
+    "models",
+    "random",
+    "schedules",
+]

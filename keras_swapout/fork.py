@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import tree
 
-from keras_swapout.views import Views, current, laid_out
+from keras_swapout.views import RepeatViews, Views, laid_out
 
 
 def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> keras.Model:
@@ -47,7 +47,7 @@ def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> kera
     >>> model = keras.Sequential([keras.Input((6,)), ks.layers.BDropDML(0.5, seed=1)])
     >>> views = ks.fork(model)(np.ones((1, 6), "float32"), training=True)
     >>> keras.ops.convert_to_numpy(views).astype(int).tolist()
-    [[2, 2, 2, 0, 2, 0], [0, 0, 0, 2, 0, 2]]
+    [[2, 2, 2, 0, 0, 0], [0, 0, 0, 2, 2, 2]]
 
     Source: R-Drop (Liang et al. 2021, section 2) doubles the whole batch instead.
     """
@@ -69,21 +69,22 @@ class _Fork(keras.Model):
         self.built = model.built
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self._run(inputs, Views(self.views, self.complementary))
+        return self._run(inputs, Views(self.views, self.complementary), training)
 
 
-def forked(model: keras.Model) -> Callable[[Any, Views], Any]:
-    """The function (inputs, views) -> outputs that runs `model`, forked.
+def forked(model: keras.Model) -> Callable[[Any, Views, bool | None], Any]:
+    """The function (inputs, views, training) -> outputs that runs `model`, forked.
 
-    The training mode is that of the layer in whose `call` it runs. It is no layer itself, so who
-    keeps it beside the model does not keep the weights twice.
+    It is no layer, so who keeps it beside the model does not keep the weights twice.
     """
-    graph = _rewrite(model) if _is_functional(model) else None
-    repeat = _Repeat()
+    graph = _rewrite(model) if is_functional(model) else None
+    repeat = RepeatViews()
 
-    def run(inputs, views):
+    def run(inputs, views, training):
         with laid_out(views):
-            return graph(inputs) if graph else model(tree.map_structure(repeat, inputs))
+            if graph:
+                return graph(inputs, training=training)
+            return model(tree.map_structure(repeat, inputs), training=training)
 
     return run
 
@@ -123,11 +124,8 @@ def _draws(layer):
     return bool(layer._seed_generators)
 
 
-def _is_stochastic(operation):
-    return isinstance(operation, keras.Layer) and bool(stochastic_layers(operation))
-
-
-def _is_functional(layer):
+def is_functional(layer: keras.Layer) -> bool:
+    """Whether the layer is a model whose graph of layers says all that it does."""
     call = getattr(type(layer), "call", None)
     if getattr(call, "__qualname__", "") not in ("Functional.call", "Sequential.call"):
         return False  # a `call` of its own may do anything with the graph
@@ -137,31 +135,6 @@ def _is_functional(layer):
         return False
 
 
-class _Repeat(keras.Layer):
-    """Repeats a batch, mask and all, as often as `views.current()` asks for."""
-
-    def __init__(self) -> None:
-        super().__init__(autocast=False)
-        self.supports_masking = True
-        self.built = True
-
-    def call(self, inputs: Any) -> Any:
-        return _repeated(inputs)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        return None if previous_mask is None else _repeated(previous_mask)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return (None, *input_shape[1:])
-
-
-def _repeated(x):
-    views = current()
-    if views.forked is None:
-        return ops.concatenate([x] * views.count)
-    return ops.concatenate([x, x[: views.repeat(ops.shape(x)[0])]])
-
-
 def _rewrite(model, arrive=None):
     """`model` with its layers, and with a repeat in front of each first stochastic layer.
 
@@ -169,10 +142,7 @@ def _rewrite(model, arrive=None):
         arrive: for each input whether it comes as views already, for a model inside another one.
             None for the outermost one, whose inputs don't and whose outputs all must.
     """
-    name = model.name
-    # A plain view of the same graph: `clone_model` would compile the clone of a compiled model, and
-    # does not rewrite a Sequential one.
-    model = keras.Model(model.input, model.output, name=name)
+    model = plain_view(model)
     inputs = [
         keras.Input(batch_shape=(None, *x.shape[1:]), dtype=x.dtype, sparse=x.sparse, name=x.name)
         for x in model.inputs
@@ -186,18 +156,17 @@ def _rewrite(model, arrive=None):
         if not isinstance(x, keras.KerasTensor) or id(x) in views or not _has_batch(x, sizes):
             return x
         if id(x) not in repeats:
-            y = _Repeat()(x)
+            y = RepeatViews()(x)
             repeats[id(x)] = x, y
             views[id(y)] = y
         return repeats[id(x)][1]
 
     def call(operation, *args, **kwargs):
         given = [id(x) in views for x in tree.flatten((args, kwargs))]
-        # A layer that was called with training=False draws nothing, whatever it is.
-        draws = kwargs.get("training") is not False and _is_stochastic(operation)
+        draws = isinstance(operation, keras.Layer) and bool(stochastic_layers(operation))
         if not draws and not any(given):
             return operation(*args, **kwargs)
-        if draws and _is_functional(operation) and len(given) == len(operation.inputs):
+        if draws and is_functional(operation) and len(given) == len(operation.inputs):
             operation, leave = _rewrite(operation, given)
             outputs = operation(*args, **kwargs)
         else:
@@ -216,7 +185,17 @@ def _rewrite(model, arrive=None):
     )
     if arrive is not None:
         return clone, [id(x) in views for x in clone.outputs]
-    return keras.Model(clone.input, tree.map_structure(repeat, clone.output), name=name)
+    return keras.Model(clone.input, tree.map_structure(repeat, clone.output), name=model.name)
+
+
+def plain_view(model: keras.Model) -> keras.Model:
+    """The graph of a functional or Sequential model as a functional model of its own.
+
+    `clone_model` would compile the clone of a compiled model, and does not rewrite Sequential ones.
+    """
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 def _has_batch(x, sizes):

@@ -12,6 +12,9 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import keras
+from keras import ops
+
 
 class Views(NamedTuple):
     """How the rows of a batch are laid out.
@@ -84,3 +87,58 @@ def laid_out(views: Views) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+# Layers and not functions, since of layers Keras asks what becomes of a mask.
+
+
+class RepeatViews(keras.Layer):
+    """(samples, ...) -> (rows, ...): a batch as often as `current()` asks for, view-major."""
+
+    def __init__(self) -> None:
+        super().__init__(autocast=False)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        return _repeated(inputs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return None if previous_mask is None else _repeated(previous_mask)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (None, *input_shape[1:])
+
+
+class SplitViews(keras.Layer):
+    """The rows of two views -> the first view, the second, and the mask of either, or None.
+
+    Where the second view has no row of a sample, it is given that of the first: the mean of a loss
+    of the one and a loss of the other then weighs every sample once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(autocast=False)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return (*_split(inputs), None if mask is None else _split(mask)[0])
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return None if previous_mask is None else (*_split(previous_mask), None)
+
+
+def _repeated(x):
+    views = current()
+    if views.forked is None:
+        return ops.concatenate([x] * views.count)
+    return ops.concatenate([x, x[: views.repeat(ops.shape(x)[0])]])
+
+
+def _split(x):
+    rows = ops.shape(x)[0]
+    first = current().first(rows)
+    if current().forked is None:
+        return x[:first], x[first:]
+    return x[:first], ops.concatenate([x[first:], x[rows - first : first]])

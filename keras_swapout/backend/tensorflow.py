@@ -14,6 +14,10 @@ def replica_id():
     return None if context.num_replicas_in_sync == 1 else context.replica_id_in_sync_group
 
 
+def replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def fused(function):
     """`function(*tensors, **static)` compiled by XLA, once for each set of shapes and statics.
 

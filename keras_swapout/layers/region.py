@@ -30,6 +30,11 @@ class _Dropout(RandomLayer):
     def stochastic(self) -> bool:
         return random.threshold(self.rate) > 0
 
+    @property
+    def overlap(self) -> float:
+        """Share of the units that both of two complementary views must drop."""
+        return max(0.0, 2 * self.rate - 1)
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or not self.stochastic:
             return inputs
@@ -197,6 +202,7 @@ class DropBlock2D(_Dropout):
     """
 
     arguments = ("rate", "block_size")
+    overlap = 0.0  # its views are independent, whatever the rate
 
     def __init__(
         self,
