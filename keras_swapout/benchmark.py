@@ -1,10 +1,14 @@
-"""What the stochastic merge costs: `keras-swapout benchmark`.
+"""What the layers and R-Block cost: `keras-swapout benchmark`.
 
-Two things are timed, each against the plain residual add in the same process and in turns, so that
-a machine whose speed drifts slows all of them alike:
+Four things are timed, each against the plain residual network in the same process and in turns, so
+that a machine whose speed drifts slows all of them alike:
 
-    merge   the merge alone: forward, and forward with both gradients
-    step    one whole training step (forward, backward, SGD update) of a residual network
+    merge      the merge alone: forward, and forward with both gradients
+    step       one whole training step (forward, backward, SGD update) with a stochastic merge
+    rblock     one whole training step with SDropDML behind the merges of some stages: alone, under
+               R-Block, and with R-Block's loss the ways that a user would write it, two passes
+               and one pass of a doubled batch
+    inference  one prediction of the networks of the part before
 
 as a TensorFlow graph, as a TensorFlow graph compiled by XLA, and under JAX where it is installed.
 A row is the median time of a call, the median over the rounds of its ratio to plain in that
@@ -48,6 +52,16 @@ VARIANTS = (
     "two dropouts",
 )
 THETA = 0.5
+PLACES = {"last stage": 2, "last two stages": 1, "everywhere": 0}  # the first stage with layers
+RBLOCK_VARIANTS = (
+    "plain",
+    "plain again",
+    "SDropDML, everywhere",
+    *(f"{how}, {place}" for place in PLACES for how in ("R-Block", "two passes", "doubled batch")),
+    "R-Block, everywhere, fraction 0.25",
+)
+INFERENCE_VARIANTS = ("plain", "plain again", "SDropDML, everywhere", "R-Block, everywhere")
+PARTS = ("merge", "step", "rblock", "inference")
 MEASURED_MEMORY = ("plain", "swapout", "two dropouts")  # under TensorFlow two processes each
 _MODES = {"tensorflow": {"graph": False, "xla": True}, "jax": {"jit": True}}
 
@@ -58,8 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backends", nargs="+", choices=("tensorflow", "jax"), help="default: those installed"
     )
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--parts", nargs="+", choices=("merge", "step"), default=["merge", "step"])
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        help="of the merge, in the first two parts",
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=integer, default=30, help="timed rounds (default 30)")
     parser.add_argument("--batch-size", type=integer, default=64)
     parser.add_argument("--depth", type=integer, default=20, help="of the ResNet v2 (default 20)")
@@ -194,16 +214,13 @@ def _worker(options: dict[str, Any]) -> Any:
                 name = f"merge, forward{' and backward' if backward else ''}, {mode}"
                 calls = {v: _merge_call(v, options, jit, backward) for v in options["variants"]}
                 result["parts"][name] = interleave(calls, options["rounds"])
-        if "step" in options["parts"]:
-            calls, memory = {}, {}
-            for variant in options["variants"]:
-                print(f"{backend} {mode}: compiling {variant}", file=sys.stderr, flush=True)
-                calls[variant], memory[variant] = _step_call(variant, options, jit)
-            figures = interleave(calls, options["rounds"])
-            for variant in calls:
-                figures[variant]["peak_mb"] = memory[variant]
-            result["parts"][f"training step, {mode}"] = figures
-            del calls
+        for part, title, variants in (
+            ("step", "training step", options["variants"]),
+            ("rblock", "R-Block, training step", RBLOCK_VARIANTS),
+            ("inference", "inference", INFERENCE_VARIANTS),
+        ):
+            if part in options["parts"]:
+                result["parts"][f"{title}, {mode}"] = _models(part, variants, options, mode, jit)
         keras.backend.clear_session()
         gc.collect()
     return result
@@ -276,22 +293,84 @@ def _merge_call(variant: str, options: dict[str, Any], jit: bool, backward: bool
     return lambda: jax.block_until_ready(run(state, *inputs))
 
 
-def _step_call(variant: str, options: dict[str, Any], jit: bool) -> tuple[Callable, float | None]:
-    """A function that makes one training step, and the peak memory of one, in MB."""
+def _models(part, variants, options, mode, jit):
     import keras
-    import numpy as np
+
+    calls, memory = {}, {}
+    for variant in variants:
+        backend = keras.backend.backend()
+        print(f"{backend} {mode}: compiling {part}, {variant}", file=sys.stderr, flush=True)
+        build = _merge_model if part == "step" else _rblock_model
+        call = _prediction_call if part == "inference" else _step_call
+        calls[variant], memory[variant] = call(build, variant, options, jit)
+    figures = interleave(calls, options["rounds"])
+    for variant in calls:
+        figures[variant]["peak_mb"] = memory[variant]
+    return figures
+
+
+def _network(options: dict[str, Any], merge: Callable):
+    import keras
 
     from keras_swapout import models
 
     keras.utils.set_random_seed(0)
     if options["dtype"] != "float32":
         keras.config.set_dtype_policy(f"mixed_{options['dtype']}")
-    model = models.ResNetV2(
-        options["depth"],
-        options["width"],
-        merge=lambda block, blocks: _layer(variant),
-        classifier_activation=None,
+    return models.ResNetV2(
+        options["depth"], options["width"], merge=merge, classifier_activation=None
     )
+
+
+def _merge_model(variant: str, options: dict[str, Any]):
+    return _network(options, lambda block, blocks: _layer(variant))
+
+
+def _rblock_model(variant: str, options: dict[str, Any]):
+    import keras
+
+    from keras_swapout import RBlock, layers
+
+    how, place, fraction = (*variant.split(", "), "", "")[:3]
+
+    def merge(block, blocks):
+        if how.startswith("plain") or block < PLACES[place] * blocks // 3:
+            return keras.layers.Add()
+        drop = layers.SDropDML(0.2, block_size=3)
+        return lambda pair: drop(keras.layers.add(pair))
+
+    network = _network(options, merge)
+    if how.startswith("plain") or how == "SDropDML":
+        return network
+    model = RBlock(network, fraction=float(fraction.removeprefix("fraction ") or 1))
+    concatenate = keras.ops.concatenate
+    if how == "two passes":
+        model._run = lambda x, views, training: concatenate(
+            [network(x, training=training), network(x, training=training)]
+        )
+    if how == "doubled batch":
+        model._run = lambda x, views, training: network(concatenate([x, x]), training=training)
+    return model
+
+
+def _prediction_call(build, variant: str, options: dict[str, Any], jit: bool):
+    """A function that makes one prediction, as `predict_on_batch` does; no memory is measured."""
+    import keras
+    import numpy as np
+
+    model = build(variant, options)
+    model.jit_compile = jit
+    x = np.random.default_rng(0).standard_normal((options["batch_size"], 32, 32, 3), "float32")
+    x = keras.ops.convert_to_tensor(x)
+    return (lambda: model.predict_on_batch(x)), None
+
+
+def _step_call(build, variant: str, options: dict[str, Any], jit: bool):
+    """A function that makes one training step, and the peak memory of one, in MB."""
+    import keras
+    import numpy as np
+
+    model = build(variant, options)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
     model.optimizer.build(model.trainable_variables)
@@ -344,7 +423,9 @@ def _peak_of_a_process(options: dict[str, Any]) -> float | None:
     print(f"peak memory: {options['mode']} {options['peak']}", file=sys.stderr, flush=True)
     if not Path("/proc/self/status").exists():
         return None
-    call, _ = _step_call(options["peak"], options, _MODES["tensorflow"][options["mode"]])
+    call, _ = _step_call(
+        _merge_model, options["peak"], options, _MODES["tensorflow"][options["mode"]]
+    )
     call()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what compiling took is given back

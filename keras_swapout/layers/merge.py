@@ -7,6 +7,7 @@ backward pass draws them again from the key and keeps nothing.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from keras import ops
@@ -105,7 +106,24 @@ def _keep(x, key, offset, first, limits, coupling, field, views, complementary):
 
 def gate(keep: Any, x: Any, scale: Any) -> Any:
     """scale * x where `keep`, else 0: a selection, as a product would make NaN of infinity."""
-    return ops.where(keep, x * ops.cast(scale, x.dtype), ops.zeros((), x.dtype))
+    return ops.where(_of_full_shape(keep, x), x * ops.cast(scale, x.dtype), ops.zeros((), x.dtype))
+
+
+def _of_full_shape(keep, x):
+    """`keep` in the shape of `x`, so that XLA on a CPU computes neither more often than needed.
+
+    It computes what it counts as cheap again for each of its uses. Both operations here are counted
+    as what they are not: a square root as expensive, so that a mask that many units share is drawn
+    once and not for each of them; a comparison of two tensors as having two inputs, where a
+    selection by a broadcast mask has one, so that a residual stream that passes through is kept.
+    """
+    shared = [n if m == 1 else 1 for m, n in zip(keep.shape, ops.shape(x), strict=True)]
+    size = math.prod(shared)
+    if isinstance(size, int) and size == 1:
+        return keep
+    drawn = 2 * ops.sqrt(ops.cast(keep, "float32"))  # 0 or 2
+    places = ops.reshape(ops.cast(ops.arange(size), "float32"), shared)
+    return drawn > places / ops.cast(size, "float32")  # 0 .. 1
 
 
 def _merge_body(x, fx, key, offset, first, limits, scales, **static):
