@@ -1,17 +1,20 @@
 """keras-swapout: Swapout, R-Block and their relatives for Keras."""
 
-from keras_swapout import datasets, divergence, layers, models, random, schedules
+from keras_swapout import datasets, divergence, layers, metrics, models, random, schedules
 from keras_swapout._version import __version__
+from keras_swapout.consistency import TrainInferenceConsistency
 from keras_swapout.fork import fork
 from keras_swapout.rblock import RBlock
 
 __all__ = [
     "RBlock",
+    "TrainInferenceConsistency",
     "__version__",
     "datasets",
     "divergence",
     "fork",
     "layers",
+    "metrics",
     "models",
     "random",
     "schedules",

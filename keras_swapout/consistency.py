@@ -1,0 +1,192 @@
+"""Does a network behave in training as it does at inference? R-Block's claims, measured."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_swapout import metrics
+from keras_swapout.distribution import activations
+from keras_swapout.divergence import Head, log_probabilities
+from keras_swapout.fork import forked, stochastic_layers, sublayers
+from keras_swapout.rblock import RBlock
+from keras_swapout.views import Views
+
+
+class TrainInferenceConsistency:
+    """Measures how a classifier's training-mode behaviour differs from its inference.
+
+    Sub-models are drawn with the masks of training and everything else as at inference: batch
+    normalisation uses its moving statistics, so that what is measured is the masks alone. The gap
+    is between training mode as it is, with the statistics of the batch, and inference, on the same
+    samples. Nothing of the model changes: moving statistics and mask sequences are put back.
+
+    Args:
+        model: the network, or an `RBlock` around it. One output, of class scores along the last
+            axis or of binary scores (sigmoid).
+        samples: number of sub-models, an int >= 2.
+        batch_size: samples of a batch, an int >= 1; training mode has the noise of that.
+        head: what the outputs are. None: read off the last activation; a linear one is taken for
+            softmax logits.
+
+    Raises:
+        ValueError: an argument is out of range; the last activation does not say what the outputs
+            are.
+
+    Example:
+
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> inputs = keras.Input((8,))
+    >>> outputs = keras.layers.Dense(3)(keras.layers.Dropout(0.5, seed=1)(inputs))
+    >>> measure = TrainInferenceConsistency(keras.Model(inputs, outputs), samples=4)
+    >>> figures = measure(np.random.rand(64, 8), np.random.randint(0, 3, 64))
+    >>> sorted(figures)
+    ['accuracy_gap', 'disagreement', 'loss_gap', 'spread', 'two_way_kl']
+
+    Source: the claims of R-Block (Wang, Hu 2023): a smaller gap between training and inference and
+    a smaller spread of outputs. How they are measured is ours.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        samples: int = 8,
+        batch_size: int = 64,
+        head: Head | None = None,
+    ) -> None:
+        for name, value, least in (("samples", samples, 2), ("batch_size", batch_size, 1)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(
+                    f"Argument `{name}` must be an int >= {least}. Received: {name}={value!r}"
+                )
+        self.model = model.model if isinstance(model, RBlock) else model
+        self.samples, self.batch_size = samples, batch_size
+        self.head = _head(self.model) if head is None else head
+        self._sub_models = _TrainingMode(self.model, Views(samples, complementary=False))
+        self._training_mode = _TrainingMode(self.model, Views())
+
+    def __call__(self, x: Any, y: Any = None) -> dict[str, float | None]:
+        """The figures on some samples.
+
+        Args:
+            x: inputs, an array (n, ...).
+            y: labels, ints (n,) (or 0 and 1 of the outputs' shape for sigmoid); None leaves out the
+                gaps.
+
+        Returns:
+            "two_way_kl", "disagreement", "spread": `keras_swapout.metrics` of the sub-models and
+            the full model, None where no layer is stochastic; "accuracy_gap" and "loss_gap": the
+            size of the difference between training mode and inference, on the whole batches of x.
+        """
+        with _put_back(self.model):
+            full = self._log_probabilities(self.model, x)
+            figures = self._agreement(full, x)
+            if y is not None:
+                figures |= self._gaps(full, x, np.asarray(y))
+        return figures
+
+    def _agreement(self, full, x):
+        if not stochastic_layers(self.model):
+            return dict.fromkeys(("two_way_kl", "disagreement", "spread"))
+        with _frozen_batch_normalization(self.model):
+            drawn = self._log_probabilities(self._sub_models, x)
+        return {
+            "two_way_kl": metrics.mean_two_way_kl(full, drawn),
+            "disagreement": metrics.disagreement(full, drawn),
+            "spread": metrics.spread(drawn),
+        }
+
+    def _gaps(self, full, x, y):
+        size = min(self.batch_size, len(y))
+        whole = len(y) // size * size  # a padded batch would have other statistics
+        training = self._log_probabilities(self._training_mode, x[:whole], size)[0]
+        (accuracy, loss), (accuracy_, loss_) = (
+            _quality(values, y[:whole], self.head) for values in (full[:whole], training)
+        )
+        return {"accuracy_gap": abs(accuracy - accuracy_), "loss_gap": abs(loss - loss_)}
+
+    def _log_probabilities(self, model, x, size=None):
+        """(n, ..., outcomes) of the network, (views, n, ..., outcomes) in training mode."""
+        size = size or self.batch_size
+        batches = []
+        for start in range(0, len(x), size):
+            batch = x[start : start + size]
+            missing = size - len(batch)
+            if missing:  # another shape would be compiled again
+                batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
+            outputs = model.predict_on_batch(batch)
+            values = ops.convert_to_numpy(log_probabilities(outputs, self.head))
+            values = values.reshape(-1, size, *values.shape[1:])
+            batches.append(values[:, : size - missing])
+        values = np.concatenate(batches, axis=1)
+        return values[0] if model is self.model else values
+
+
+class _TrainingMode(keras.Model):
+    """Predicts with the masks of training."""
+
+    def __init__(self, model: keras.Model, views: Views) -> None:
+        super().__init__(
+            name=f"training_mode_of_{model.name}", dtype=model.dtype_policy, autocast=False
+        )
+        self.model = model
+        self.jit_compile = model.jit_compile
+        run = forked(model)
+        self._run = lambda inputs: run(inputs, views, True)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self._run(inputs)
+
+
+@contextlib.contextmanager
+def _put_back(model: keras.Model) -> Iterator[None]:
+    """Moving statistics and places in mask sequences are afterwards what they were before."""
+    trainable = {id(v) for v in model.trainable_variables}
+    state = [v for v in model.variables if id(v) not in trainable]
+    values = [ops.convert_to_numpy(v) for v in state]
+    try:
+        yield
+    finally:
+        for variable, value in zip(state, values, strict=True):
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def _frozen_batch_normalization(model: keras.Model) -> Iterator[None]:
+    """Batch normalisation that is not trainable is in inference mode, whatever the mode is."""
+    layers = [x for x in sublayers(model) if isinstance(x, keras.layers.BatchNormalization)]
+    before = [layer.trainable for layer in layers]
+    try:
+        for layer in layers:
+            layer.trainable = False
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.trainable = value
+
+
+def _head(model):
+    activation = next(iter(activations(model)), None)
+    if activation in ("softmax", "sigmoid"):
+        return Head(activation)
+    if activation == "linear":
+        return Head("softmax", from_logits=True)
+    raise ValueError(
+        "Argument `head` must say what the outputs are, as the last activation, "
+        f"{activation!r}, does not: keras_swapout.divergence.Head('softmax', from_logits=True), "
+        "for example."
+    )
+
+
+def _quality(log_p, y, head):
+    """Accuracy and mean negative log likelihood."""
+    outcome = y if head.distribution == "softmax" else 1 - y  # "label is 1" comes first
+    outcome = outcome.astype(int).reshape(log_p.shape[:-1])
+    chosen = np.take_along_axis(log_p, outcome[..., None], axis=-1)
+    return float(np.mean(log_p.argmax(-1) == outcome)), float(-chosen.mean())
