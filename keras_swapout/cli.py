@@ -75,6 +75,7 @@ def _as_option(message):
 
 def _pilot_arguments(parser):
     from keras_swapout.pilot.methods import METHODS
+    from keras_swapout.pilot.settings import FAMILIES
 
     parser.description = (
         "Trains one network under each method, with the same budget and several seeds, and reports "
@@ -89,6 +90,8 @@ def _pilot_arguments(parser):
         help="digits, elpv, a TensorFlow Datasets name or a folder; default: digits",
     )
     add("--methods", nargs="+", metavar="METHOD", help=f"all or some of: {', '.join(METHODS)}")
+    add("--family", choices=FAMILIES, help="only the methods of one family")
+    add("--alpha", nargs="+", type=float, help="weights of R-Block's consistency term to compare")
     add("--epochs", type=int, help="passes over the training images")
     add("--seeds", type=int, help="runs of each method")
     add("--model", help="resnet8v2, resnet20v1, ...: 6n + 2 layers, version 1 or 2")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_swapout.pilot import verdicts
+from keras_swapout.pilot.agreement import agreement
 from keras_swapout.pilot.measures import MEASURES, PRIMARY, Measure, at
 from keras_swapout.pilot.statistics import ALPHA, holm, spread, welch
 from keras_swapout.pilot.verdicts import (
@@ -51,6 +52,7 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
           method's timing, or None) and `measures`: name to `values`, `n`, `mean`, `sd`,
           `difference`, `low`, `high`, `p`, `p_adjusted`, `verdict`, `reason`; what does not
           apply is None.
+        - `agreement`: see `keras_swapout.pilot.agreement`.
 
     Raises:
         ValueError: a run names a method that is not in `methods`, or two runs have the same
@@ -111,6 +113,7 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
     for name, method in comparison["methods"].items():
         method["verdict"] = " ".join(verdicts.verdict(name, comparison, most))
     comparison["answer"], comparison["details"] = verdicts.answer(comparison)
+    comparison["agreement"] = agreement(results)
     return comparison
 
 

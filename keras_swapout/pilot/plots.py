@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_swapout.pilot.measures import PRIMARY
+from keras_swapout.pilot.measures import PRIMARY, at
 from keras_swapout.pilot.statistics import mean_interval
 from keras_swapout.pilot.verdicts import BASELINE
 
@@ -285,6 +285,100 @@ def cost(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | 
     return figure
 
 
+def agreement(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Disagreement and train-inference gap of every method: every seed a dot.
+
+    Arguments and result as for `seeds`.
+    """
+    found = comparison["agreement"]
+    panels = [m for m in (found or {}).get("measures", ()) if m["name"] in _AGREEMENT]
+    if not panels:
+        return None
+    rows = {
+        name: row for name, row in found["methods"].items() if row[panels[-1]["name"]]["values"]
+    }
+    if not rows:
+        return None
+    figure, every = _figure(9.0, 1.0 + 0.33 * len(rows), columns=len(panels), share="rows")
+    drawn = styles(results)
+    for axes, measure in zip(every, panels, strict=True):
+        scale = 100 if measure["unit"] == "%" else 1
+        for place, (name, row) in enumerate(rows.items()):
+            summary, colour = row[measure["name"]], drawn[name].colour
+            if not summary["values"]:
+                continue
+            values = scale * np.array(summary["values"])
+            axes.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color=colour, lw=2.2)
+            axes.scatter(
+                values,
+                [place] * len(values),
+                s=24,
+                color=colour,
+                edgecolors=PAPER,
+                lw=0.7,
+                zorder=3,
+            )
+        axes.set_xlim(left=0)
+        unit = f" ({measure['unit']})" if measure["unit"] else ""
+        axes.set_title(_wrapped(measure["title"] + unit, 30), loc="left", fontsize=9.5, color=INK)
+        axes.locator_params(axis="x", nbins=5)
+    _rows(every[0], [drawn[name].title for name in rows])
+    for axes in every[1:]:
+        axes.tick_params(axis="y", length=0, labelleft=False)
+        axes.grid(visible=False, axis="y")
+    return figure
+
+
+_AGREEMENT = ("two_way_kl", "disagreement", "loss_gap")
+
+
+def alpha(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Test accuracy, disagreement and gap against alpha, a line for each kind of layer.
+
+    Arguments and result as for `seeds`. None where no layer was trained with two alphas.
+    """
+    lines: dict[str, dict[float, str]] = {}
+    for name, method in results["methods"].items():
+        if method.get("alpha") is not None:
+            lines.setdefault(method["alone"], {})[method["alpha"]] = name
+    lines = {alone: names for alone, names in lines.items() if len(names) > 1}
+    if not lines:
+        return None
+    panels = (
+        ("Test accuracy (%)", "test.accuracy", 100),
+        ("Disagreement of sub-models (%)", "consistency.disagreement", 100),
+        ("Train-inference gap in loss", "consistency.loss_gap", 1),
+    )
+    drawn = {
+        # In the look of its first alpha, under the layer's own name.
+        alone: styles(results)[names[min(names)]]._replace(
+            title=str(results["methods"].get(alone, {}).get("title", alone)), dashes="-"
+        )
+        for alone, names in lines.items()
+    }
+    figure, every = _figure(10.5, 3.8, columns=3)
+    for axes, (label, path, scale) in zip(every, panels, strict=True):
+        for alone, names in lines.items():
+
+            def values(name, path=path, scale=scale):
+                return [scale * _number(at(run, path)) for run in _runs(results, name)]
+
+            by_alpha = {place: values(name) for place, name in names.items()}
+            _band(axes, sorted(names), by_alpha.__getitem__, drawn[alone], marker=True)
+            if without := [value for value in values(alone) if math.isfinite(value)]:
+                look = {"color": drawn[alone].colour, "lw": 1, "ls": (0, (4, 3))}
+                axes.axhline(float(np.mean(without)), **look)
+        places = sorted({place for names in lines.values() for place in names})
+        if places[0] > 0:
+            axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
+        axes.set_xlabel("alpha")
+        axes.set_title(label, loc="left", fontsize=10, color=INK)
+    _legend(figure, {alone: _key(style, marker=True) for alone, style in drawn.items()}, drawn)
+    return figure
+
+
 # The figures in the order of the report, by name.
 FIGURES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | None]] = {
     "seeds": seeds,
@@ -292,6 +386,8 @@ FIGURES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | Non
     "calibration": calibration,
     "training": training,
     "cost": cost,
+    "agreement": agreement,
+    "alpha": alpha,
 }
 
 

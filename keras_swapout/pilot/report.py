@@ -135,6 +135,43 @@ def print_table(
         console.print(text(method["verdict"]))
     console.print()
     console.print(text(comparison["test"], "dim"))
+    if comparison["agreement"]:
+        _print_agreement(comparison, console, text)
+
+
+def _print_agreement(comparison, console, text):
+    from rich import box
+    from rich.table import Table
+
+    found = comparison["agreement"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("")
+    for measure in found["measures"]:
+        unit = f" ({measure['unit']})" if measure["unit"] else ""
+        heading = "\n".join(textwrap.wrap(measure["title"] + unit, 15))
+        table.add_column(text(heading), justify="right", no_wrap=True)
+    for row in agreement_rows(comparison):
+        table.add_row(text(row["title"]), *(text(cell) for cell in row["cells"]))
+    console.print()
+    console.print(table)
+    for sentence in found["sentences"]:
+        console.print(text(sentence))
+
+
+def agreement_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The consistency table's cells as text: mean and standard deviation over seeds."""
+    rows = []
+    for name, summaries in comparison["agreement"]["methods"].items():
+        cells = []
+        for measure in comparison["agreement"]["measures"]:
+            summary = summaries[measure["name"]]
+            cell = value_text(measure, summary["mean"], unit=False)
+            if summary["sd"] is not None:
+                cell += f" ± {value_text(measure, summary['sd'], unit=False)}"
+            cells.append(cell)
+        title = comparison["methods"][name]["title"]
+        rows.append({"name": name, "title": title, "cells": cells})
+    return rows
 
 
 def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out: Path) -> Path:
@@ -219,6 +256,8 @@ def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out:
         environment=_flat(surroundings),
         command=command,
         limits=LIMITS,
+        agreement=comparison["agreement"],
+        agreement_rows=agreement_rows(comparison) if comparison["agreement"] else [],
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

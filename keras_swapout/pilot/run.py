@@ -20,7 +20,7 @@ from keras_swapout._version import __version__
 from keras_swapout.hardware import cpu_name
 from keras_swapout.pilot import settings as options
 from keras_swapout.pilot import store
-from keras_swapout.pilot.methods import METHODS
+from keras_swapout.pilot.methods import find
 from keras_swapout.pilot.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run_pilot(settings: Settings, out: str | os.PathLike) -> dict[str, Any]:
         "environment": _environment(before + time.perf_counter() - start),
         "data": data.describe(),
         "methods": {
-            name: {"title": METHODS[name].title, "formula": METHODS[name].formula}
+            name: {key: getattr(find(name), key) for key in ("title", "formula", "alone", "alpha")}
             for name in settings.methods
         },
         "runs": [runs[seed, name] for name in settings.methods for seed in range(settings.seeds)],
@@ -123,7 +123,7 @@ class _Trainers(dict):
         from keras_swapout.pilot.training import Trainer
 
         self.display.doing(f"compiling {name}")
-        self[name] = Trainer(METHODS[name], self.settings, self.data)
+        self[name] = Trainer(find(name), self.settings, self.data)
         return self[name]
 
 
@@ -231,6 +231,7 @@ def _row(run):
     for split in ("test", "validation", "train"):
         row |= {f"{split}_{name}": value for name, value in run[split].items()}
     row["corruption_accuracy"] = run["corruption_accuracy"]
+    row |= run["consistency"]
     for name, severities in run["corruption"].items():
         row |= {f"{name}_{severity}": value for severity, value in severities.items()}
     return row

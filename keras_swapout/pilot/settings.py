@@ -10,11 +10,13 @@ from typing import Any
 
 import keras
 
-from keras_swapout.pilot.methods import METHODS, REFERENCE
+from keras_swapout.pilot.methods import ALPHA, METHODS, REFERENCE, find, with_alpha
 
 #: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
+
+FAMILIES = ("swapout", "rblock")
 
 _PAPER = {
     "model": "resnet20v2",
@@ -45,7 +47,8 @@ class Settings:
 
     Attributes:
         data: a name or folder, as for `keras_swapout.datasets.load`.
-        methods: names from `METHODS`, in its order; always with the reference, "plain".
+        methods: names from `METHODS`, in its order, R-Block ones perhaps with "@" and an alpha;
+            always with the reference, "plain".
         seeds: number of runs of each method; the seeds are 0 .. seeds - 1.
         model: "resnet<depth>v1" or "resnet<depth>v2", depth 6n + 2.
         width: multiplies the network's channels.
@@ -75,6 +78,8 @@ class Settings:
 def make_settings(
     data: str = "digits",
     methods: Iterable[str] | None = None,
+    family: str | None = None,
+    alpha: Iterable[float] | None = None,
     seeds: int | None = None,
     model: str | None = None,
     width: int = 1,
@@ -90,6 +95,9 @@ def make_settings(
 
     Args:
         Those of `Settings`; None means the default for this data, or for `limit` all images.
+        family: "swapout" or "rblock": only these methods (and "plain"), where `methods` is None.
+        alpha: weights of R-Block's consistency term, numbers >= 0: each R-Block method is run with
+            each of them.
 
     Raises:
         ValueError: a value out of range or an unknown name; the message has the argument, what
@@ -116,7 +124,7 @@ def make_settings(
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = Settings(
         data=str(data),
-        methods=_methods(METHODS if methods is None else methods),
+        methods=_methods(methods, family, alpha),
         width=width,
         limit=limit,
         corruption_images=corruption_images,
@@ -186,15 +194,47 @@ def _grown(name, old, new):
     return new == old
 
 
-def _methods(names):
-    names = list(names)
-    unknown = [name for name in names if name not in METHODS]
+def _methods(names, family, alphas):
+    if family is not None and family not in FAMILIES:
+        raise ValueError(
+            f"Argument `family` must be one of {', '.join(FAMILIES)}. Received: family={family!r}"
+        )
+    if names is None:
+        names = [name for name, method in METHODS.items() if family in (None, method.family)]
+    elif family is not None:
+        raise ValueError(
+            "Arguments `methods` and `family` can't both be given. "
+            f"Received: methods={' '.join(names)} and family={family}"
+        )
+    names, methods, unknown = list(names), {REFERENCE: METHODS[REFERENCE]}, []
+    for name in names:
+        try:
+            method = find(name)
+        except (KeyError, ValueError):
+            unknown.append(name)
+            continue
+        for alpha in _alphas(alphas) if method.alone and "@" not in name else [method.alpha]:
+            variant = method if alpha is None else with_alpha(method, alpha)
+            methods[variant.name] = variant
     if unknown or not names:
         raise ValueError(
             f"Argument `methods` must be among {', '.join(METHODS)}. "
             f"Received: methods={' '.join(map(str, unknown)) or names}"
         )
-    return tuple(name for name in METHODS if name in names or name == REFERENCE)
+    order = {name: place for place, name in enumerate(METHODS)}
+    return tuple(sorted(methods, key=lambda n: (order[n.partition("@")[0]], methods[n].alpha or 0)))
+
+
+def _alphas(alphas):
+    if alphas is None:
+        return [ALPHA]
+    alphas = list(alphas)
+    for alpha in alphas:
+        if not isinstance(alpha, numbers.Real) or not 0 <= alpha < float("inf"):
+            raise ValueError(f"Argument `alpha` must be numbers >= 0. Received: alpha={alphas}")
+    if not alphas:
+        raise ValueError("Argument `alpha` must be numbers >= 0. Received: none")
+    return alphas
 
 
 def _check(settings):

@@ -67,7 +67,8 @@ def run_path(out: Path, method: str, seed: int) -> Path:
 def read_run(out: Path, method: str, seed: int) -> dict[str, Any] | None:
     """A finished run, or None."""
     path = run_path(out, method, seed)
-    run = read_json(path, "method", "seed", "test", "validation", "train", "corruption", "history")
+    parts = "method seed test validation train corruption consistency history"
+    run = read_json(path, *parts.split())
     if run is not None and (run["method"], run["seed"]) != (method, seed):
         warnings.warn(f"{path} holds another run and will be made again", stacklevel=2)
         return None

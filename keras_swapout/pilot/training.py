@@ -10,12 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swapout import models
+from keras_swapout import TrainInferenceConsistency, models
 from keras_swapout.pilot import scores
-from keras_swapout.pilot.data import PilotData
+from keras_swapout.pilot.data import PilotData, stratified
 from keras_swapout.pilot.methods import Method
 from keras_swapout.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
+from keras_swapout.rblock import CONSISTENCY, TASK_LOSS
 
+CONSISTENCY_IMAGES = 2000  # of the test set, at most: every one is predicted by eight sub-models
 #: Called after each epoch with (epochs done, training loss, validation accuracy).
 OnEpoch = Callable[[int, float, float], None]
 
@@ -45,6 +47,7 @@ class Trainer:
             jit_compile=settings.jit_compile,
         )
         self.deployed.jit_compile = settings.jit_compile
+        self.consistency = TrainInferenceConsistency(self.deployed, batch_size=data.batch_size)
         # One step, so that Keras compiles and builds its metrics now: it would peek at the data
         # of the first run for that, and the first run would see other batches than the rest.
         self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
@@ -82,7 +85,7 @@ class Trainer:
 
         Returns:
             "loss", "accuracy", "val_loss" and "val_accuracy", one number for each epoch; the first
-            two are Keras', in training mode.
+            two are Keras', in training mode. Of R-Block also "task_loss" and "consistency".
         """
         self._start_anew(seed)
         curves = _Curves(self, seed, on_epoch)
@@ -115,7 +118,13 @@ class Trainer:
             "calibration": scores.calibration_curve(logits["test"], data.test.labels),
             "corruption": corruption,
             "corruption_accuracy": float(np.mean(every)),
+            "consistency": self._consistency(),
         }
+
+    def _consistency(self):
+        chosen = stratified(self.data.test.labels, CONSISTENCY_IMAGES)
+        images = self.data.info.standardise(self.data.test.images[chosen])
+        return self.consistency(images, self.data.test.labels[chosen])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """The network's outputs, in inference mode and in batches of one shape.
@@ -163,7 +172,7 @@ class Trainer:
                 model.set_weights(initial)
             return model
 
-        return self.method.build(network_with_initial_weights)
+        return self.method.trained(network_with_initial_weights)
 
     def _new_optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
         steps = self.data.steps * self.settings.epochs
@@ -199,7 +208,7 @@ class _Curves(keras.callbacks.Callback):
     def __init__(self, trainer, seed, on_epoch):
         super().__init__()
         self.trainer, self.seed, self.on_epoch = trainer, seed, on_epoch
-        self.history = {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": []}
+        self.history = {}
 
     def on_epoch_end(self, epoch, logs=None):
         _ = self.model  # JAX keeps the state to itself until somebody asks for the model
@@ -216,7 +225,8 @@ class _Curves(keras.callbacks.Callback):
             "val_loss": scores.negative_log_likelihood(logits, labels),
             "val_accuracy": scores.accuracy(logits, labels),
         }
+        values |= {name: float(logs[name]) for name in (TASK_LOSS, CONSISTENCY) if name in logs}
         for name, value in values.items():
-            self.history[name].append(value)
+            self.history.setdefault(name, []).append(value)
         if self.on_epoch:
             self.on_epoch(epoch + 1, values["loss"], values["val_accuracy"])
