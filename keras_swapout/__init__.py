@@ -1,6 +1,6 @@
 """keras-swapout: Swapout, R-Block and their relatives for Keras."""
 
-from keras_swapout import datasets, divergence, layers, metrics, models, random, schedules
+from keras_swapout import datasets, divergence, layers, metrics, models, random, schedules, views
 from keras_swapout._version import __version__
 from keras_swapout.consistency import TrainInferenceConsistency
 from keras_swapout.fork import fork
@@ -18,4 +18,5 @@ __all__ = [
     "models",
     "random",
     "schedules",
+    "views",
 ]

@@ -16,7 +16,6 @@ pytest.importorskip("tensorflow_datasets")
 
 from sklearn import metrics
 
-import keras_swapout as ks
 from keras_swapout.pilot import data as pilot_data
 from keras_swapout.pilot import make_settings, methods, run_pilot, scores, store, timing, training
 from keras_swapout.pilot.settings import check_unchanged
@@ -39,37 +38,18 @@ for name, value in TINY.items():
 
 @pytest.fixture(scope="module")
 def quick():
-    """Fewer corruptions and rounds of timing, and a method that only this test knows.
-
-    It is trained inside a wrapper, as a method with its own training step would be.
-    """
-
-    class Wrapper(keras.Model):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def call(self, x, training=False):
-            return self.model(x, training=training)
-
-    def build(network):
-        wrapper = Wrapper(network(ks.schedules.per_block(ks.layers.StochasticDepth)))
-        wrapper.build((None, *wrapper.model.input_shape[1:]))
-        return wrapper
-
-    wrapped = methods.Method("wrapped", "wrapped", "?", build, lambda trained: trained.model)
+    """Fewer corruptions and rounds of timing."""
     corruptions = {k: pilot_data.CORRUPTIONS[k] for k in ("gaussian_noise", "brightness")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pilot_data, "CORRUPTIONS", corruptions)
         patch.setattr(timing, "ROUNDS", 3)
-        patch.setitem(methods.METHODS, "wrapped", wrapped)
         yield
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, quick):
     out = tmp_path_factory.mktemp("pilot") / "out"
-    return run_pilot(changed(methods=["plain", "wrapped"]), out), out
+    return run_pilot(changed(methods=["plain", "rblock_sdropdml"]), out), out
 
 
 @pytest.fixture(scope="module")
@@ -213,10 +193,10 @@ def test_stratified_keeps_the_shares():
 def test_results_are_complete(finished):
     results, out = finished
     assert json.loads((out / "results.json").read_text()) == results
-    assert list(results["methods"]) == ["plain", "wrapped"]
+    assert list(results["methods"]) == ["plain", "rblock_sdropdml"]
     assert [(run["method"], run["seed"]) for run in results["runs"]] == [
         ("plain", 0),
-        ("wrapped", 0),
+        ("rblock_sdropdml", 0),
     ]
     for run in results["runs"]:
         assert set(run["test"]) == set(run["validation"]) == {"accuracy", "nll", "ece"}
@@ -229,10 +209,10 @@ def test_results_are_complete(finished):
     times = results["timing"]
     assert times["batch_size"] == 32
     assert times["methods"]["plain"]["train_step_ratio"] == 1.0
-    wrapped = times["methods"]["wrapped"]
+    rblock = times["methods"]["rblock_sdropdml"]
     for what in ("train_step", "inference"):
-        low, middle, high = (wrapped[f"{what}_ratio{end}"] for end in ("_low", "", "_high"))
-        assert 0 < low <= middle <= high and wrapped[f"{what}_ms"] > 0
+        low, middle, high = (rblock[f"{what}_ratio{end}"] for end in ("_low", "", "_high"))
+        assert 0 < low <= middle <= high and rblock[f"{what}_ms"] > 0
     rows = (out / "results.csv").read_text().splitlines()
     assert len(rows) == 3 and rows[0].startswith("method,seed") and "test_accuracy" in rows[0]
     assert (out / "report.html").stat().st_size > 1000
@@ -242,14 +222,14 @@ def test_results_are_complete(finished):
 def test_a_finished_pilot_trains_nothing(finished, monkeypatch):
     results, out = finished
     monkeypatch.setattr(Trainer, "__init__", lambda *args: pytest.fail("it trained"))
-    again = run_pilot(changed(methods=["plain", "wrapped"]), out)
+    again = run_pilot(changed(methods=["plain", "rblock_sdropdml"]), out)
     assert again["runs"] == results["runs"] and again["timing"] == results["timing"]
 
 
 def test_a_changed_setting_is_refused(finished):
     _, out = finished
     with pytest.raises(ValueError, match="width was 1 and is now 2; epochs was 1 and is now 2"):
-        run_pilot(changed(methods=["plain", "wrapped"], epochs=2, width=2), out)
+        run_pilot(changed(methods=["plain", "rblock_sdropdml"], epochs=2, width=2), out)
 
 
 def test_seeds_and_methods_may_only_grow():

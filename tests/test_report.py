@@ -174,7 +174,7 @@ def test_page_stands_alone(five):
 
 def test_page_has_the_figures(five):
     _, reader, text = read(five[2])
-    assert reader.tags.count("svg") == len(plots.FIGURES) == 5
+    assert reader.tags.count("svg") == 5
     for words in ("Test accuracy (%)", "Severity of the corruption", "Confidence (%)", "Epoch"):
         assert words in text
     assert "gaussian noise" in text

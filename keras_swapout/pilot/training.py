@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_swapout import TrainInferenceConsistency, models
+from keras_swapout.divergence import Head
 from keras_swapout.pilot import scores
 from keras_swapout.pilot.data import PilotData, stratified
 from keras_swapout.pilot.methods import Method
@@ -47,7 +48,9 @@ class Trainer:
             jit_compile=settings.jit_compile,
         )
         self.deployed.jit_compile = settings.jit_compile
-        self.consistency = TrainInferenceConsistency(self.deployed, batch_size=data.batch_size)
+        self.consistency = TrainInferenceConsistency(
+            self.deployed, batch_size=data.batch_size, head=Head("softmax", from_logits=True)
+        )
         # One step, so that Keras compiles and builds its metrics now: it would peek at the data
         # of the first run for that, and the first run would see other batches than the rest.
         self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
