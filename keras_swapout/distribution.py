@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import tree
 
 from keras_swapout.divergence import Head
 from keras_swapout.fork import is_functional, plain_view
@@ -54,7 +55,10 @@ def head_of(loss: Any, activation: str | None) -> Head:
     if distribution is None and activation in ("softmax", "sigmoid"):
         distribution = activation
     from_logits = getattr(loss, "from_logits", keywords.get("from_logits", False))
-    axis = getattr(loss, "axis", keywords.get("axis", -1))
+    # Of SparseCategoricalCrossentropy Keras keeps the axis there only; of Dice and Tversky `axis`
+    # is something else.
+    given = getattr(loss, "_fn_kwargs", keywords)
+    axis = given.get("axis", -1) if name in _BY_LOSS else -1
     return Head(distribution, bool(from_logits or activation == "linear"), axis)
 
 
@@ -74,11 +78,19 @@ def activations(model: keras.Model) -> list[str | None]:
     if not is_functional(model):
         return []
     model = plain_view(model)
-    operations = {operation.name: operation for operation in model.operations}
-    return [_activation(model, operations[name]) for name in model.output_names]
+    known = {}  # activation behind a tensor, by id, with the tensor, as an id outlives nothing
+
+    def call(operation, *args, **kwargs):
+        outputs = operation(*args, **kwargs)
+        behind = known.get(id(tree.flatten((args, kwargs))[0]), (None, None))[1]
+        known.update((id(x), (x, _activation(operation, behind))) for x in tree.flatten(outputs))
+        return outputs
+
+    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    return [known.get(id(x), (None, None))[1] for x in clone.outputs]
 
 
-def _activation(model, operation):
+def _activation(operation, behind):
     if isinstance(operation, keras.Model):
         inside = activations(operation)
         return inside[0] if len(inside) == 1 else None
@@ -86,8 +98,5 @@ def _activation(model, operation):
     if name is None and callable(getattr(operation, "activation", None)):
         name = getattr(operation.activation, "__name__", None)
     if isinstance(operation, _PASS_ON) and name in (None, "linear"):
-        try:
-            return activations(keras.Model(model.input, operation.input))[0]
-        except ValueError:  # a shared layer, whose `input` is of another graph
-            return None
+        return behind
     return name

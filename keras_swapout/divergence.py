@@ -46,7 +46,7 @@ def two_way(
             other as it is, the form of deep mutual learning. The value is the same.
 
     Returns:
-        float32 (float64 for float64 outputs), one number for each distribution: (batch, ...) for
+        float32 or more, one number for each distribution: (batch, ...) for
         "softmax" and "mse", (batch, ..., units) for "sigmoid".
 
     Raises:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from keras_swapout.views import RepeatViews, Views, laid_out
@@ -26,17 +27,20 @@ def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> kera
 
     Args:
         model: a Keras model. Functional, Sequential and nested functional models are forked in
-            front of their first stochastic layers (see `is_stochastic`), models with a `call` of
-            their own at the input. Its layers are shared, not copied: training the fork trains the
-            model.
+            front of their first stochastic layers (see `stochastic_layers`); models with a `call`
+            of their own, Sequential ones without a `keras.Input`, and those that move the batch
+            from the first axis, at the input. Its layers are shared, not copied: training the fork
+            trains the model.
         views: number of views, an int >= 1.
         complementary: whether in our layers views 2j and 2j + 1 use complementary masks (the most
             different that there are at the same drop rate). False: every view draws on its own.
             Other layers, Keras' dropouts among them, draw on their own in either case.
 
     Returns:
-        A `keras.Model`. Batch normalisation after the fork sees all views as one batch, and other
-        layers that mix the samples of a batch do so too. What `add_loss` collects is of all views.
+        A `keras.Model`, to call and to train; save the model itself. Batch normalisation after the
+        fork sees all views as one batch, and other layers that mix the samples of a batch do so
+        too. What `add_loss` collects is of all views. A tensor whose first axis has no fixed size
+        is taken to have the batch there.
 
     Raises:
         TypeError: `model` is no Keras model. ValueError: `views` is not an int >= 1.
@@ -77,8 +81,14 @@ def forked(model: keras.Model) -> Callable[[Any, Views, bool | None], Any]:
 
     It is no layer, so who keeps it beside the model does not keep the weights twice.
     """
-    graph = _rewrite(model) if is_functional(model) else None
-    repeat = RepeatViews()
+    try:
+        graph = _rewrite(model) if is_functional(model) else None
+    except _BatchElsewhere:
+        graph = None
+    layer = RepeatViews()
+
+    def repeat(x):
+        return x if x is None else layer(x)
 
     def run(inputs, views, training):
         with laid_out(views):
@@ -94,7 +104,7 @@ def stochastic_layers(model: keras.Layer) -> list[keras.Layer]:
 
     A layer says so itself where it has an attribute `stochastic` (ours do, and anybody's may);
     Keras' recurrent layers are stochastic if one of their rates is above 0; any other layer is if
-    it owns a `keras.random.SeedGenerator`.
+    it owns a `keras.random.SeedGenerator`. Some layers make theirs when they are built.
 
     Example:
 
@@ -116,11 +126,11 @@ def sublayers(layer: keras.Layer) -> list[keras.Layer]:
 
 def _draws(layer):
     declared = getattr(layer, "stochastic", None)
-    if isinstance(declared, bool):
-        return declared
-    rates = [getattr(layer, name, None) for name in ("dropout", "recurrent_dropout")]
-    if isinstance(layer, keras.layers.RNN) or rates[1] is not None:  # the cells own a generator
-        return any(rates)  # whether they use it or not
+    if isinstance(declared, (bool, np.bool_)):
+        return bool(declared)
+    # Keras' recurrent cells own a generator whether they use it or not.
+    if type(layer).__module__.startswith("keras.") and hasattr(layer, "recurrent_dropout"):
+        return bool(layer.dropout or layer.recurrent_dropout)
     return bool(layer._seed_generators)
 
 
@@ -131,7 +141,7 @@ def is_functional(layer: keras.Layer) -> bool:
         return False  # a `call` of its own may do anything with the graph
     try:
         return bool(layer.inputs)
-    except ValueError:  # a Sequential model that nobody has told its input
+    except (AttributeError, ValueError):  # a Sequential model that nobody has told its input
         return False
 
 
@@ -143,18 +153,29 @@ def _rewrite(model, arrive=None):
             None for the outermost one, whose inputs don't and whose outputs all must.
     """
     model = plain_view(model)
+    if arrive:  # the same model may be called on views and on samples
+        model.name += "_of_" + "_".join("views" if is_view else "samples" for is_view in arrive)
+    layers = [x for x in model.operations if isinstance(x, keras.layers.InputLayer)]
+    optional = {id(layer.output): layer.optional for layer in layers}
     inputs = [
-        keras.Input(batch_shape=(None, *x.shape[1:]), dtype=x.dtype, sparse=x.sparse, name=x.name)
+        keras.Input(
+            batch_shape=(None, *x.shape[1:]),
+            dtype=x.dtype,
+            sparse=x.sparse,
+            name=x.name,
+            optional=optional.get(id(x), False),
+        )
         for x in model.inputs
     ]
-    sizes = {x.shape[0] for x in model.inputs}
     # By id, as tensors can't be compared, together with the tensor, as an id outlives nothing.
     views = {id(x): x for i, x in enumerate(inputs) if arrive and arrive[i]}
-    repeats = {}
+    repeats, nested = {}, {}
 
     def repeat(x):
-        if not isinstance(x, keras.KerasTensor) or id(x) in views or not _has_batch(x, sizes):
-            return x
+        if not isinstance(x, keras.KerasTensor) or id(x) in views or None not in x.shape:
+            return x  # what has no batch, a table of positions, say, is for all views
+        if x.shape[0] is not None:
+            raise _BatchElsewhere
         if id(x) not in repeats:
             y = RepeatViews()(x)
             repeats[id(x)] = x, y
@@ -162,12 +183,15 @@ def _rewrite(model, arrive=None):
         return repeats[id(x)][1]
 
     def call(operation, *args, **kwargs):
-        given = [id(x) in views for x in tree.flatten((args, kwargs))]
+        given = [id(x) in views for x in tree.flatten((args, kwargs)) if x is not None]
         draws = isinstance(operation, keras.Layer) and bool(stochastic_layers(operation))
         if not draws and not any(given):
             return operation(*args, **kwargs)
         if draws and is_functional(operation) and len(given) == len(operation.inputs):
-            operation, leave = _rewrite(operation, given)
+            which = id(operation), *given
+            if which not in nested:
+                nested[which] = _rewrite(operation, given)
+            operation, leave = nested[which]
             outputs = operation(*args, **kwargs)
         else:
             args, kwargs = tree.map_structure(repeat, (args, kwargs))
@@ -198,8 +222,5 @@ def plain_view(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.output, name=model.name)
 
 
-def _has_batch(x, sizes):
-    """Whether the first axis of a symbolic tensor is the batch: a table of positions has none."""
-    if not x.shape:
-        return False
-    return x.shape[0] is None or any(size and x.shape[0] % size == 0 for size in sizes)
+class _BatchElsewhere(Exception):
+    """A tensor that has to be repeated does not have its batch in front."""

@@ -41,10 +41,12 @@ class RBlock(keras.Model):
         loss = [L(y, p1) + L(y, p2)] / 2
              + alpha * mean over samples of [KL(p1 || p2) + KL(p2 || p1)] / 2
 
-    p1 and p2 are the predictions of one sample by two sub-models, which our layers make as
-    different as they can be (complementary masks); Keras' own dropouts draw two independent masks,
-    which is R-Drop. Both come from one pass of the forked network (see `keras_swapout.fork`).
-    `evaluate` and `predict` run the plain network once. What ships is `.model`.
+    (the mean also over the pixels, steps or binary labels of a sample, each a distribution of its
+    own, as Keras' losses take it). p1 and p2 are the predictions of one sample by two sub-models,
+    which our layers make as different as they can be (complementary masks); Keras' own dropouts
+    draw two independent masks, which is R-Drop. Both come from one pass of the forked network (see
+    `keras_swapout.fork`). `evaluate` and `predict` run the plain network once. What ships is
+    `.model`.
 
     Args:
         model: the network, with stochastic layers in it. Its weights are trained in place.
@@ -62,7 +64,8 @@ class RBlock(keras.Model):
     Whether outputs are softmax or binary (sigmoid) ones, logits or probabilities, is read off the
     loss and the last activation. Sample and class weights weigh both terms, `loss_weights` an
     output's consistency as its task loss, and masked steps count in neither. Beside "loss", `fit`
-    reports "task_loss" and "consistency" (before alpha); metrics are of the first view.
+    reports "task_loss" and "consistency" (before alpha); metrics are of the first view, losses of
+    single outputs the mean of both.
 
     Raises:
         TypeError: an argument has the wrong type. ValueError: it is out of range; the model has no
@@ -134,10 +137,6 @@ class RBlock(keras.Model):
         self._checked = model.built  # what is not built may yet make its layers
         if self._checked:
             _check_layers(model)
-
-    def build(self, input_shape: Any) -> None:
-        if not self.model.built:
-            self.model.build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not _training_step.get():
@@ -249,6 +248,15 @@ class RBlock(keras.Model):
 
     def _functions(self, names):
         """For each output a function (first, second) -> values, or None, and its loss weight."""
+        several = isinstance(self.divergence, (list, tuple))
+        misspelt = isinstance(self.divergence, dict) and set(self.divergence) - {
+            key for name in names for key in name
+        }
+        if misspelt or (several and len(self.divergence) != len(names)):
+            raise ValueError(
+                f"Argument `divergence` must have one entry for each output, of {names}. "
+                f"Received: divergence={self.divergence!r}"
+            )
         functions = []
         for name, kind, loss, scale, activation in zip(
             names,

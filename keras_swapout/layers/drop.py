@@ -19,7 +19,9 @@ from keras_swapout.layers.merge import gate
 from keras_swapout.views import current
 
 
-def drop_cells(x: Any, key: Any, rate: float, blocks: Sequence[int | None]) -> Any:
+def drop_cells(
+    x: Any, key: Any, rate: float, blocks: Sequence[int | None], channel_axis: int = -1
+) -> Any:
     """One draw of dropout on the cells of a grid.
 
         Y = keep * X / (1 - rate),   keep = 0 on a cell with probability `rate`
@@ -36,6 +38,7 @@ def drop_cells(x: Any, key: Any, rate: float, blocks: Sequence[int | None]) -> A
         rate: DROP probability, in [0, 1).
         blocks: for each axis after the batch the length of a cell, an int >= 1, or None: one cell
             from end to end.
+        channel_axis: 1 or -1; both draw the same cells.
 
     Returns:
         Y, of the shape and dtype of `x`.
@@ -52,6 +55,7 @@ def drop_cells(x: Any, key: Any, rate: float, blocks: Sequence[int | None]) -> A
     place = (key, random.replica_offset(first), first, limit, 1 / (1 - rate))
     static = {
         "blocks": tuple(blocks),
+        "channel_axis": channel_axis,
         "views": batch.count,
         "complementary": batch.complementary,
     }
@@ -67,7 +71,7 @@ def drop_cells(x: Any, key: Any, rate: float, blocks: Sequence[int | None]) -> A
     return draw(x)
 
 
-def _drop_body(x, key, offset, first, limit, scale, *, blocks, views, complementary):
+def _drop_body(x, key, offset, first, limit, scale, *, blocks, channel_axis, views, complementary):
     shape = ops.shape(x)
     rows = random.rows(shape[0], first, offset, views, complementary)
     # Of a sample's words the first few shift the grid; the others belong to its cells.
@@ -79,7 +83,10 @@ def _drop_body(x, key, offset, first, limit, scale, *, blocks, views, complement
     stride = shifts + math.prod(cells)
     unflipped = rows._replace(flip=None)  # the grid of a sample is the same in all its views
     used, index = 0, ops.zeros((1,) * len(shape), "uint32")
-    for axis, (n, block, count) in enumerate(zip(shape[1:], blocks, cells, strict=True), start=1):
+    axes = list(range(1, len(shape)))
+    axes.append(axes.pop(channel_axis - 1 if channel_axis > 0 else -1))  # the channels last
+    for axis in axes:
+        n, block, count = shape[axis], blocks[axis - 1], cells[axis - 1]
         index = index * ops.cast(count, index.dtype)
         if block is None:
             continue
@@ -139,10 +146,12 @@ def drop_block(
     ]
     # A block is known by its first corner: there is one place for each way it can lie in the map.
     corners = [side - block + 1 for side, block in zip(sides, blocks, strict=True)]
-    gamma = rate / math.prod(blocks) * (sides[0] * sides[1]) / (corners[0] * corners[1])
+    area, places = (ops.cast(a * b, "float32") for a, b in (sides, corners))
+    gamma = rate / math.prod(blocks) * area / places
+    limit = ops.minimum(gamma * 2.0**32, 2.0**32 - 256)  # the largest float32 that is a word
     rows = random.rows(samples, samples, random.replica_offset(samples))
     words = random.sample_words(key, rows, (*corners, channels))
-    chosen = ops.less(words, ops.cast(gamma * 2.0**32, words.dtype))
+    chosen = ops.less(words, ops.cast(limit, words.dtype))
     edges = [(block - 1, block - 1) for block in blocks]
     padded = ops.pad(ops.cast(chosen, x.dtype), [(0, 0), *edges, (0, 0)])
     dropped = ops.max_pool(padded, tuple(blocks), 1, "valid", data_format="channels_last")

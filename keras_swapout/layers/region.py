@@ -89,7 +89,7 @@ class BDropDML(_Dropout):
         rank = _rank(x, self.name, least=2)
         blocks: list[int | None] = [None] * rank
         blocks[self.channel_axis] = 1
-        return drop_cells(x, key, self.rate, blocks[1:])
+        return drop_cells(x, key, self.rate, blocks[1:], self.channel_axis)
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
@@ -155,7 +155,7 @@ class SDropDML(_Dropout):
         blocks: list[int | None] = list(sizes)
         channel = 1 if self.per_channel else None
         blocks.insert(0 if self.channel_axis == 1 else axes, channel)
-        return drop_cells(x, key, self.rate, blocks)
+        return drop_cells(x, key, self.rate, blocks, self.channel_axis)
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
