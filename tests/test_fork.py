@@ -326,7 +326,7 @@ NETWORKS = [
     optional_input,
     optional_input_of_a_subclassed_model,
 ]
-ELEMENTWISE = {masked_pooling, table_of_positions, table_of_an_unknown_length, optional_input}
+ELEMENTWISE = {masked_pooling, table_of_positions, optional_input}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
