@@ -79,7 +79,7 @@ def test_contrasts_are_welch_tests_with_holm_over_the_contrasts():
 def test_sentences_say_what_was_measured():
     found = agreement(make_results())
     assert (
-        "R-Block, SDropDML against SDropDML: disagreement of sub-models falls by"
+        "R-Block, SDropDML against SDropDML: sub-model disagreement falls by"
         in (found["sentences"][1])
     )
     assert "no difference measured in test accuracy" in found["sentences"][1]

@@ -18,14 +18,14 @@ from keras_swapout.pilot.statistics import ALPHA, holm, spread, welch
 CONSISTENCY = (
     Measure(
         "two_way_kl",
-        "Divergence of sub-models",
+        "Sub-model divergence",
         "consistency.two_way_kl",
         higher_is_better=False,
         note="mean two-way KL between a sub-model's prediction and the network's, in nats",
     ),
     Measure(
         "disagreement",
-        "Disagreement of sub-models",
+        "Sub-model disagreement",
         "consistency.disagreement",
         higher_is_better=False,
         unit="%",
@@ -34,7 +34,7 @@ CONSISTENCY = (
     ),
     Measure(
         "spread",
-        "Spread over sub-models",
+        "Sub-model spread",
         "consistency.spread",
         higher_is_better=False,
         unit="%",
@@ -43,16 +43,16 @@ CONSISTENCY = (
     ),
     Measure(
         "accuracy_gap",
-        "Train-inference gap in accuracy",
+        "Training gap in accuracy",
         "consistency.accuracy_gap",
         higher_is_better=False,
         unit="%",
         digits=1,
-        note="between training mode and inference, on the same test images",
+        note="difference between training mode and inference, on the same test images",
     ),
     Measure(
         "loss_gap",
-        "Train-inference gap in loss",
+        "Training gap in loss",
         "consistency.loss_gap",
         higher_is_better=False,
         note="likewise, in nats",
@@ -93,7 +93,7 @@ def agreement(results: Mapping[str, Any]) -> dict[str, Any] | None:
     ...     "rblock_sdropdml": {"title": "R-Block, SDropDML", "alone": "sdropdml"},
     ... }
     >>> print(agreement({"methods": methods, "runs": runs})["sentences"][0])
-    R-Block, SDropDML against SDropDML: disagreement of sub-models falls by 6.0 points
+    R-Block, SDropDML against SDropDML: sub-model disagreement falls by 6.0 points
     (10.1 % to 4.0 %, adjusted p < 0.001).
     """
     values = {
@@ -137,7 +137,7 @@ def agreement(results: Mapping[str, Any]) -> dict[str, Any] | None:
             for name in values
         },
         "contrasts": contrasts,
-        "sentences": [sentence for c in contrasts for sentence in _sentences(c)],
+        "sentences": [*_choice(contrasts), *(s for c in contrasts for s in _sentences(c))],
     }
 
 
@@ -170,6 +170,29 @@ def _contrast(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]
         result = welch(first, second)
         row |= {"low": result.low, "high": result.high, "p": result.p}
     return row
+
+
+def _choice(contrasts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """BDropDML or SDropDML for this data? By test accuracy, and then by agreement."""
+    for contrast in contrasts:
+        if (contrast["first"], contrast["second"]) != tuple(f"rblock_{name}" for name in FORMS):
+            continue
+        found = []
+        for measure in (CONTRASTED[0], CONSISTENCY[1]):
+            row = contrast["measures"].get(measure.name)
+            if row is None or row["p_adjusted"] is None:
+                continue
+            entry = dataclasses.asdict(measure)
+            ends = " against ".join(value_text(entry, mean) for mean in row["means"])
+            name = measure.title[0].lower() + measure.title[1:]
+            if row["p_adjusted"] >= ALPHA:
+                found.append(f"no difference measured in {name} ({ends})")
+                continue
+            better = (row["difference"] > 0) == measure.higher_is_better
+            found.append(f"{('BDropDML', 'SDropDML')[better]} is better in {name} ({ends})")
+        if found:
+            return [f"BDropDML or SDropDML, under R-Block? {'; '.join(found)}."]
+    return []
 
 
 def _sentences(contrast: Mapping[str, Any]) -> list[str]:

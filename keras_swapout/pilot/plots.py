@@ -346,8 +346,8 @@ def alpha(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure |
         return None
     panels = (
         ("Test accuracy (%)", "test.accuracy", 100),
-        ("Disagreement of sub-models (%)", "consistency.disagreement", 100),
-        ("Train-inference gap in loss", "consistency.loss_gap", 1),
+        ("Sub-model disagreement (%)", "consistency.disagreement", 100),
+        ("Training gap in loss", "consistency.loss_gap", 1),
     )
     drawn = {
         # In the look of its first alpha, under the layer's own name.

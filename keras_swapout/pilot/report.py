@@ -143,15 +143,16 @@ def _print_agreement(comparison, console, text):
     from rich import box
     from rich.table import Table
 
-    found = comparison["agreement"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    found, narrow = comparison["agreement"], console.width < 100
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=narrow)
     table.add_column("")
     for measure in found["measures"]:
         unit = f" ({measure['unit']})" if measure["unit"] else ""
-        heading = "\n".join(textwrap.wrap(measure["title"] + unit, 15))
+        heading = "\n".join(textwrap.wrap(measure["title"] + unit, 12))
         table.add_column(text(heading), justify="right", no_wrap=True)
     for row in agreement_rows(comparison):
-        table.add_row(text(row["title"]), *(text(cell) for cell in row["cells"]))
+        cells = [cell.replace(" ±", "\n±" if narrow else " ±") for cell in row["cells"]]
+        table.add_row(text(row["title"]), *map(text, cells))
     console.print()
     console.print(table)
     for sentence in found["sentences"]:
