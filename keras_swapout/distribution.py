@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import tree
 
-from keras_swapout.divergence import Head
+from keras_swapout.divergence import Head, two_way
 from keras_swapout.fork import is_functional, plain_view
 
 _BY_LOSS = {
@@ -100,3 +102,82 @@ def _activation(operation, behind):
     if isinstance(operation, _PASS_ON) and name in (None, "linear"):
         return behind
     return name
+
+
+def divergences(
+    names: Sequence[tuple[Any, Any]],
+    divergence: Any,
+    loss: Any,
+    loss_weights: Any,
+    known_activations: Sequence[str | None],
+    stop_gradient: bool = False,
+) -> list[tuple[Callable[[Any, Any], Any] | None, float]]:
+    """For each output of a model a function (first, second) -> values, or None, and its weight.
+
+    Args:
+        names: for each output the names that a dict may know it by.
+        divergence, stop_gradient: as for `RBlock`.
+        loss, loss_weights: as for `compile`.
+        known_activations: from `activations`.
+
+    Raises:
+        ValueError: `divergence` does not fit the outputs, or needs a distribution where an output
+            is none.
+
+    Example:
+
+    >>> divergences([(None, "label")], "kl", "mse", None, ["linear"])
+    Traceback (most recent call last):
+        ...
+    ValueError: Argument `divergence='kl'` needs outputs that are a distribution, ...
+    """
+    several = isinstance(divergence, (list, tuple))
+    known = {key for name in names for key in name}
+    misspelt = isinstance(divergence, dict) and set(divergence) - known
+    if misspelt or (several and len(divergence) != len(names)):
+        raise ValueError(
+            f"Argument `divergence` must have one entry for each output, of {names}. "
+            f"Received: divergence={divergence!r}"
+        )
+    functions = []
+    for name, kind, its_loss, weight, activation in zip(
+        names,
+        per_output(divergence, names),
+        per_output(loss, names),
+        per_output(loss_weights, names),
+        known_activations or [None] * len(names),
+        strict=True,
+    ):
+        # One divergence for all outputs is one for those that are trained.
+        if isinstance(divergence, str) and loss is not None and its_loss is None:
+            kind = None
+        if isinstance(kind, str):
+            head = head_of(its_loss, activation)
+            if kind != "mse" and head.distribution is None:
+                raise ValueError(
+                    f"Argument `divergence={kind!r}` needs outputs that are a distribution, and "
+                    f"what output {name[1] or name[0] or ''} is can't be told from its loss and "
+                    "its last activation. Use a softmax or sigmoid activation, a Keras "
+                    'crossentropy, divergence="mse" for regression, or a function (first, second) '
+                    "-> values."
+                )
+            kind = functools.partial(
+                two_way, divergence=kind, head=head, stop_gradient=stop_gradient
+            )
+        functions.append((kind, 1.0 if weight is None else weight))
+    return functions
+
+
+def per_output(value: Any, names: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """An argument of `compile` or `fit` for each output: of a dict, of a list, or for all.
+
+    Example:
+
+    >>> per_output({"a": 1}, [(None, "a"), ("b", "dense")])
+    [1, None]
+    """
+    if isinstance(value, dict):
+        return [next((value[key] for key in name if key in value), None) for name in names]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [value] * len(names)

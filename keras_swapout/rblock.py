@@ -11,7 +11,6 @@ Source: Wang, Hu, "R-Block: Regularized block of dropout for convolutional netwo
 from __future__ import annotations
 
 import contextvars
-import functools
 import math
 import numbers
 import warnings
@@ -23,8 +22,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_swapout import backend
-from keras_swapout.distribution import activations, head_of
-from keras_swapout.divergence import DIVERGENCES, two_way
+from keras_swapout.distribution import activations, divergences, per_output
+from keras_swapout.divergence import DIVERGENCES
 from keras_swapout.fork import forked, is_functional, plain_view, stochastic_layers
 from keras_swapout.views import SplitViews, Views, laid_out
 
@@ -208,7 +207,7 @@ class RBlock(keras.Model):
 
     def _divergence(self, y_pred, pairs, views, sample_weight):
         names = self._names(y_pred)
-        weights = _per_output(sample_weight, names)
+        weights = per_output(sample_weight, names)
         total = 0.0
         for pair, (function, scale), weight in zip(
             pairs, self._functions(names), weights, strict=True
@@ -247,42 +246,13 @@ class RBlock(keras.Model):
         return [(path[-1] if path else None, name) for path, name in zip(paths, names, strict=True)]
 
     def _functions(self, names):
-        """For each output a function (first, second) -> values, or None, and its loss weight."""
-        several = isinstance(self.divergence, (list, tuple))
-        misspelt = isinstance(self.divergence, dict) and set(self.divergence) - {
-            key for name in names for key in name
-        }
-        if misspelt or (several and len(self.divergence) != len(names)):
-            raise ValueError(
-                f"Argument `divergence` must have one entry for each output, of {names}. "
-                f"Received: divergence={self.divergence!r}"
-            )
-        functions = []
-        for name, kind, loss, scale, activation in zip(
+        return divergences(
             names,
-            _per_output(self.divergence, names),
-            _per_output(self.loss, names),
-            _per_output(self._loss_weights, names),
-            self._activations or [None] * len(names),
-            strict=True,
-        ):
-            if self.loss is not None and loss is None and isinstance(self.divergence, str):
-                kind = None
-            if isinstance(kind, str):
-                kind = self._function(kind, head_of(loss, activation), name)
-            functions.append((kind, 1.0 if scale is None else scale))
-        return functions
-
-    def _function(self, kind, head, name):
-        if kind != "mse" and head.distribution is None:
-            raise ValueError(
-                f"Argument `divergence={kind!r}` needs outputs that are a distribution, and what "
-                f"output {name[1] or name[0] or ''} is can't be told from its loss and its last "
-                "activation. Use a softmax or sigmoid activation, a Keras crossentropy, "
-                'divergence="mse" for regression, or a function (first, second) -> values.'
-            )
-        return functools.partial(
-            two_way, divergence=kind, head=head, stop_gradient=self.stop_gradient
+            self.divergence,
+            self.loss,
+            self._loss_weights,
+            self._activations,
+            self.stop_gradient,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -335,14 +305,6 @@ def _view(number, pairs, y_pred):
 
 def _samples(x):
     return ops.shape(next(value for value in tree.flatten(x) if value is not None))[0]
-
-
-def _per_output(value, names):
-    if isinstance(value, dict):
-        return [next((value[key] for key in name if key in value), None) for name in names]
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return [value] * len(names)
 
 
 def _weight(values, weight, mask, forked):
