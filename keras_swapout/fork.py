@@ -34,7 +34,7 @@ def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> kera
         views: number of views, an int >= 1.
         complementary: whether in our layers views 2j and 2j + 1 use complementary masks (the most
             different that there are at the same drop rate). False: every view draws on its own.
-            Other layers, Keras' dropouts among them, draw on their own in either case.
+            `DropBlock2D` and other people's layers draw on their own in either case.
 
     Returns:
         A `keras.Model`, to call and to train; save the model itself. Batch normalisation after the

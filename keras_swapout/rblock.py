@@ -42,10 +42,10 @@ class RBlock(keras.Model):
 
     (the mean also over the pixels, steps or binary labels of a sample, each a distribution of its
     own, as Keras' losses take it). p1 and p2 are the predictions of one sample by two sub-models,
-    which our layers make as different as they can be (complementary masks); Keras' own dropouts
-    draw two independent masks, which is R-Drop. Both come from one pass of the forked network (see
-    `keras_swapout.fork`). `evaluate` and `predict` run the plain network once. What ships is
-    `.model`.
+    which our layers make as different as they can be (complementary masks); `DropBlock2D` and
+    Keras' own dropouts draw two independent masks, which is R-Drop. Both come from one pass of the
+    forked network (see `keras_swapout.fork`). `evaluate` and `predict` run the plain network once.
+    What ships is `.model`.
 
     Args:
         model: the network, with stochastic layers in it. Its weights are trained in place.
