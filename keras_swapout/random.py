@@ -174,8 +174,7 @@ def words_at(key: Any, rows: Rows, index: Any, stride: Any) -> Any:
         return x if isinstance(x, int) else ops.reshape(x, (-1,) + (1,) * (rank - 1))
 
     base = _multiply(column(rows.sample), _as_words(stride, ops), ops)
-    place = _add(base, _as_words(index, ops), ops)
-    word = _hash(_as_words(key, ops), place, column(rows.lane), ops)
+    word = _hash(_as_words(key, ops), _as_words(index, ops), column(rows.lane), ops, base)
     return word if rows.flip is None else ops.bitwise_xor(word, column(rows.flip))
 
 
@@ -202,11 +201,14 @@ def sample_words(key: Any, rows: Rows, shape: Sequence[Any]) -> Any:
     return words_at(key, rows, keras_ops.reshape(index, (1, *shape)), size)
 
 
-def _hash(key: Any, index: Any, lane: Any, ops: ModuleType) -> Any:
-    """triple32, with a fresh key before each multiplication."""
+def _hash(key: Any, index: Any, lane: Any, ops: ModuleType, base: Any = None) -> Any:
+    """triple32 at `base + index`, with a fresh key before each multiplication."""
     k0, k1, k2 = _schedule(key, lane, ops)
     if ops is keras_ops:
         k0, k1, k2 = backend.hoist((k0, k1, k2))
+    if base is not None:
+        # The key first: of base + index XLA would make a constant as large as the batch.
+        k0 = _add(base, k0, ops)
     word = _add(index, k0, ops)
     word = _multiply(_xorshift(word, 17, ops), 0xED5AD4BB, ops)
     word = _multiply(_xorshift(_add(word, k1, ops), 11, ops), 0xAC4C1B51, ops)
