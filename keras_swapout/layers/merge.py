@@ -117,7 +117,9 @@ def _of_full_shape(keep, x):
     once and not for each of them; a comparison of two tensors as having two inputs, where a
     selection by a broadcast mask has one, so that a residual stream that passes through is kept.
     """
-    shared = [n if m == 1 else 1 for m, n in zip(keep.shape, ops.shape(x), strict=True)]
+    # Not along the batch: the places are a constant of the program.
+    sides = zip(keep.shape[1:], ops.shape(x)[1:], strict=True)
+    shared = [1, *(n if m == 1 else 1 for m, n in sides)]
     size = math.prod(shared)
     if isinstance(size, int) and size == 1:
         return keep
