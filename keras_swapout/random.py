@@ -302,7 +302,8 @@ def _multiply(word: Any, factor: Any, ops: ModuleType) -> Any:
 
 
 def _add(a: Any, b: Any, ops: ModuleType) -> Any:
-    return _wrap(ops.add(a, b), ops)
+    # Not `ops.add`: under TensorFlow Keras 3.15 takes b of shape (n, 1, 1) for a bias of n channels.
+    return _wrap(a + b, ops)
 
 
 def _wrap(word: Any, ops: ModuleType) -> Any:
