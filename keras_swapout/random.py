@@ -302,7 +302,7 @@ def _multiply(word: Any, factor: Any, ops: ModuleType) -> Any:
 
 
 def _add(a: Any, b: Any, ops: ModuleType) -> Any:
-    # Not `ops.add`: under TensorFlow Keras 3.15 takes b of shape (n, 1, 1) for a bias of n channels.
+    # Not `ops.add`: under TensorFlow, Keras 3.15 takes a b of shape (n, 1, 1) for a bias.
     return _wrap(a + b, ops)
 
 

@@ -117,6 +117,18 @@ def test_every_backend_gives_the_same_bits(backend):
     assert int(out.split()[-1]) == int(expected)
 
 
+@pytest.mark.parametrize("shape", [(6, 1, 6), (6, 5, 6), (4, 4), (1, 1), (5, 2, 3, 5)])
+def test_samples_hold_the_words_of_the_whole_batch(shape):
+    """Also where there are as many samples as channels, which Keras' `add` takes for a bias."""
+    count, *inner = shape
+    words = random.sample_words([9, 4], random.rows(count, count), inner)
+    np.testing.assert_array_equal(as_uint32(words), numpy_words([9, 4], shape))
+    offset = random.sample_words([9, 4], random.rows(count, count, offset=3), inner)
+    np.testing.assert_array_equal(
+        as_uint32(offset), numpy_words([9, 4], shape, offset=3 * int(np.prod(inner)))
+    )
+
+
 def test_a_batch_split_does_not_change_the_words():
     whole = numpy_words([1, 2], (8, 5, 3))
     parts = [numpy_words([1, 2], (2, 5, 3), offset=i * 2 * 5 * 3) for i in range(4)]
