@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import contextvars
 import math
-import numbers
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import ops, tree
 
 from keras_swapout import backend
 from keras_swapout.distribution import activations, divergences, per_output
 from keras_swapout.divergence import DIVERGENCES
 from keras_swapout.fork import forked, is_functional, plain_view, stochastic_layers
+from keras_swapout.layers.base import checked_number
 from keras_swapout.views import SplitViews, Views, laid_out
 
 # Whether a training step is running. A context variable, as replicas take turns in threads.
@@ -113,9 +112,20 @@ class RBlock(keras.Model):
         # The network casts its inputs itself, as it does without R-Block.
         super().__init__(**{"autocast": False, **kwargs})
         self.model = model
-        self.alpha = _checked_alpha(alpha)
+        self.alpha = (
+            alpha
+            if callable(alpha)
+            else checked_number(
+                alpha,
+                lambda n: 0 <= n < math.inf,
+                "alpha",
+                "a number >= 0 or a function of the training step",
+            )
+        )
         self.divergence = _checked_divergence(divergence)
-        self.fraction = _checked_fraction(fraction)
+        self.fraction = checked_number(
+            fraction, lambda n: 0 < n <= 1, "fraction", "a number in (0, 1]"
+        )
         self.stop_gradient = bool(stop_gradient)
         self._run = forked(model)
         self._activations = activations(model)
@@ -344,20 +354,6 @@ def _check_layers(model):
         )
 
 
-def _checked_alpha(alpha):
-    message = (
-        "Argument `alpha` must be a number >= 0 or a function of the training step. "
-        f"Received: alpha={alpha!r}"
-    )
-    if callable(alpha):
-        return alpha
-    if not isinstance(alpha, numbers.Real) or isinstance(alpha, (bool, np.bool_)):
-        raise TypeError(message)
-    if not 0 <= alpha < math.inf:  # also refuses NaN
-        raise ValueError(message)
-    return float(alpha)
-
-
 def _checked_divergence(divergence):
     if isinstance(divergence, dict):
         kinds = list(divergence.values())
@@ -371,12 +367,3 @@ def _checked_divergence(divergence):
                 f"Received: divergence={divergence!r}"
             )
     return divergence
-
-
-def _checked_fraction(fraction):
-    message = f"Argument `fraction` must be a number in (0, 1]. Received: fraction={fraction!r}"
-    if not isinstance(fraction, numbers.Real) or isinstance(fraction, (bool, np.bool_)):
-        raise TypeError(message)
-    if not 0 < fraction <= 1:
-        raise ValueError(message)
-    return float(fraction)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -74,3 +76,16 @@ def checked_seed(seed: int | None) -> int | None:
     if not 0 <= seed < 2**31:  # the range of Keras' seed generator under torch
         raise ValueError(message)
     return int(seed)
+
+
+def checked_number(value: Any, fits: Callable[[float], bool], name: str, expected: str) -> float:
+    """`value` as a float, or an error that says what the argument must be.
+
+    `fits` has to be false for NaN, as a chain of comparisons is.
+    """
+    message = f"Argument `{name}` must be {expected}. Received: {name}={value!r}"
+    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(message)
+    if not fits(value):
+        raise ValueError(message)
+    return float(value)

@@ -12,10 +12,9 @@ import numbers
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_swapout import random
-from keras_swapout.layers.base import RandomLayer
+from keras_swapout.layers.base import RandomLayer, checked_number
 from keras_swapout.layers.drop import drop_block, drop_cells
 
 
@@ -24,7 +23,7 @@ class _Dropout(RandomLayer):
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate = checked_rate(rate)
+        self.rate = checked_number(rate, lambda n: 0 <= n < 1, "rate", "a number in [0, 1)")
 
     @property
     def stochastic(self) -> bool:
@@ -230,16 +229,6 @@ class DropBlock2D(_Dropout):
         return drop_block(
             x, key, self.rate, size if isinstance(size, tuple) else (size,) * 2, self.channel_axis
         )
-
-
-def checked_rate(rate: float) -> float:
-    """`rate` as a float in [0, 1), or an error that names it."""
-    message = f"Argument `rate` must be a number in [0, 1). Received: rate={rate!r}"
-    if not isinstance(rate, numbers.Real) or isinstance(rate, (bool, np.bool_)):
-        raise TypeError(message)
-    if not 0 <= rate < 1:  # also refuses NaN
-        raise ValueError(message)
-    return float(rate)
 
 
 def _block_size(value: Any) -> int | tuple[int, ...]:
