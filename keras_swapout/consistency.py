@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_swapout import metrics
-from keras_swapout.distribution import activations
+from keras_swapout.distribution import activations, heads
 from keras_swapout.divergence import Head, log_probabilities
-from keras_swapout.fork import forked, stochastic_layers, sublayers
 from keras_swapout.rblock import RBlock
+from keras_swapout.sub_models import SubModels, masks_only, put_back, sampled_layers
 from keras_swapout.views import Views
 
 
@@ -66,9 +64,11 @@ class TrainInferenceConsistency:
                 )
         self.model = model.model if isinstance(model, RBlock) else model
         self.samples, self.batch_size = samples, batch_size
-        self.head = _head(self.model) if head is None else head
-        self._sub_models = _TrainingMode(self.model, Views(samples, complementary=False))
-        self._training_mode = _TrainingMode(self.model, Views())
+        self.head = _checked_head(self.model) if head is None else head
+        self._sub_models = SubModels(
+            self.model, Views(samples, complementary=False), stochastic=sampled_layers
+        )
+        self._training_mode = SubModels(self.model, Views())
 
     def __call__(self, x: Any, y: Any = None) -> dict[str, float | None]:
         """The figures on some samples.
@@ -83,7 +83,7 @@ class TrainInferenceConsistency:
             the full model, None where no layer is stochastic; "accuracy_gap" and "loss_gap": the
             size of the difference between training mode and inference, on the whole batches of x.
         """
-        with _put_back(self.model):
+        with put_back(self.model):
             full = self._log_probabilities(self.model, x)
             figures = self._agreement(full, x)
             if y is not None:
@@ -91,9 +91,9 @@ class TrainInferenceConsistency:
         return figures
 
     def _agreement(self, full, x):
-        if not stochastic_layers(self.model):
+        if not sampled_layers(self.model):
             return dict.fromkeys(("two_way_kl", "disagreement", "spread"))
-        with _frozen_batch_normalization(self.model):
+        with masks_only(self.model):
             drawn = self._log_probabilities(self._sub_models, x)
         return {
             "two_way_kl": metrics.mean_two_way_kl(full, drawn),
@@ -127,61 +127,15 @@ class TrainInferenceConsistency:
         return values[0] if model is self.model else values
 
 
-class _TrainingMode(keras.Model):
-    """Predicts with the masks of training."""
-
-    def __init__(self, model: keras.Model, views: Views) -> None:
-        super().__init__(
-            name=f"training_mode_of_{model.name}", dtype=model.dtype_policy, autocast=False
+def _checked_head(model):
+    head = heads(model)[0]
+    if head.distribution is None:
+        raise ValueError(
+            "Argument `head` must be a distribution, and the last activation, "
+            f"{activations(model)[0]!r}, is none. Give keras_swapout.divergence.Head('softmax', "
+            "from_logits=True), for example."
         )
-        self.model = model
-        self.jit_compile = model.jit_compile
-        run = forked(model)
-        self._run = lambda inputs: run(inputs, views, True)
-        self.built = True
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self._run(inputs)
-
-
-@contextlib.contextmanager
-def _put_back(model: keras.Model) -> Iterator[None]:
-    """Moving statistics and places in mask sequences are afterwards what they were before."""
-    trainable = {id(v) for v in model.trainable_variables}
-    state = [v for v in model.variables if id(v) not in trainable]
-    values = [ops.convert_to_numpy(v) for v in state]
-    try:
-        yield
-    finally:
-        for variable, value in zip(state, values, strict=True):
-            variable.assign(value)
-
-
-@contextlib.contextmanager
-def _frozen_batch_normalization(model: keras.Model) -> Iterator[None]:
-    """Batch normalisation that is not trainable is in inference mode, whatever the mode is."""
-    layers = [x for x in sublayers(model) if isinstance(x, keras.layers.BatchNormalization)]
-    before = [layer.trainable for layer in layers]
-    try:
-        for layer in layers:
-            layer.trainable = False
-        yield
-    finally:
-        for layer, value in zip(layers, before, strict=True):
-            layer.trainable = value
-
-
-def _head(model):
-    activation = next(iter(activations(model)), None)
-    if activation in ("softmax", "sigmoid"):
-        return Head(activation)
-    if activation == "linear":
-        return Head("softmax", from_logits=True)
-    raise ValueError(
-        "Argument `head` must say what the outputs are, as the last activation, "
-        f"{activation!r}, does not: keras_swapout.divergence.Head('softmax', from_logits=True), "
-        "for example."
-    )
+    return head
 
 
 def _quality(log_p, y, head):

@@ -64,6 +64,60 @@ def head_of(loss: Any, activation: str | None) -> Head:
     return Head(distribution, bool(from_logits or activation == "linear"), axis)
 
 
+def heads(model: keras.Model, trained: keras.Model | None = None) -> list[Head]:
+    """What each output of a network is: by its loss if it is compiled, else by its last activation.
+
+    Args:
+        model: the network.
+        trained: what was compiled to train it, if not the network itself: an `RBlock`, say.
+
+    A linear activation with two units or more is taken for softmax logits where no loss of Keras
+    says otherwise; any activation but linear, softmax and sigmoid is no distribution.
+
+    Raises:
+        ValueError: neither loss nor activation tells.
+
+    Example:
+
+    >>> heads(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+    [Head(distribution='softmax', from_logits=True, axis=-1)]
+    """
+    trained = model if trained is None else trained
+    loss = trained.loss if trained.compiled else None
+    if is_functional(model):
+        graph = plain_view(model)
+        shapes = [x.shape for x in graph.outputs]
+        known, names = activations(model), [(None, name) for name in graph.output_names]
+    else:
+        number = len(loss) if isinstance(loss, (list, tuple)) else 1
+        shapes, known, names = [()] * number, [None] * number, [(None, None)] * number
+    found = []
+    for activation, shape, one in zip(known, shapes, per_output(loss, names), strict=True):
+        head = head_of(one, activation)
+        if head.distribution is None and not _of_keras(one):
+            if activation == "linear" and shape[-1] not in (1, None):
+                head = Head("softmax", from_logits=True)
+            elif activation in (None, "linear"):
+                raise ValueError(
+                    "Argument `head` must say what the outputs are, since neither a loss nor the "
+                    f"last activation, {activation!r}, does: keras_swapout.divergence.Head("
+                    "'softmax', from_logits=True), for example, or Head(None) for plain numbers. "
+                    "Or compile the model with its loss."
+                )
+        found.append(head)
+    return found
+
+
+def _of_keras(loss):
+    """Whether a loss is one of Keras' own, so that what it is for is known."""
+    if loss is None:
+        return False
+    if isinstance(loss, str):
+        return True
+    origin = loss if hasattr(loss, "__name__") else type(loss)
+    return getattr(origin, "__module__", "").startswith("keras.")
+
+
 def activations(model: keras.Model) -> list[str | None]:
     """The name of the activation behind each output of a model, None where it can't be told.
 

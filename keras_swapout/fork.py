@@ -76,13 +76,18 @@ class _Fork(keras.Model):
         return self._run(inputs, Views(self.views, self.complementary), training)
 
 
-def forked(model: keras.Model) -> Callable[[Any, Views, bool | None], Any]:
+def forked(
+    model: keras.Model,
+    stochastic: Callable[[keras.Layer], list[keras.Layer]] | None = None,
+) -> Callable[[Any, Views, bool | None], Any]:
     """The function (inputs, views, training) -> outputs that runs `model`, forked.
 
-    It is no layer, so who keeps it beside the model does not keep the weights twice.
+    It is no layer, so who keeps it beside the model does not keep the weights twice. `stochastic`
+    says which layers in a layer differ from view to view; default `stochastic_layers`.
     """
+    stochastic = stochastic or stochastic_layers
     try:
-        graph = _rewrite(model) if is_functional(model) else None
+        graph = _rewrite(model, stochastic) if is_functional(model) else None
     except _BatchElsewhere:
         graph = None
     layer = RepeatViews()
@@ -124,6 +129,12 @@ def sublayers(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers())
 
 
+def seed_generators(model: keras.Layer) -> list[keras.random.SeedGenerator]:
+    """The seed generators of all layers, each once. `_seed_generators` is private, as above."""
+    found = {id(g): g for layer in sublayers(model) for g in layer._seed_generators}
+    return list(found.values())
+
+
 def _draws(layer):
     declared = getattr(layer, "stochastic", None)
     if isinstance(declared, (bool, np.bool_)):
@@ -145,7 +156,7 @@ def is_functional(layer: keras.Layer) -> bool:
         return False
 
 
-def _rewrite(model, arrive=None):
+def _rewrite(model, stochastic, arrive=None):
     """`model` with its layers, and with a repeat in front of each first stochastic layer.
 
     Args:
@@ -184,13 +195,13 @@ def _rewrite(model, arrive=None):
 
     def call(operation, *args, **kwargs):
         given = [id(x) in views for x in tree.flatten((args, kwargs)) if x is not None]
-        draws = isinstance(operation, keras.Layer) and bool(stochastic_layers(operation))
+        draws = isinstance(operation, keras.Layer) and bool(stochastic(operation))
         if not draws and not any(given):
             return operation(*args, **kwargs)
         if draws and is_functional(operation) and len(given) == len(operation.inputs):
             which = id(operation), *given
             if which not in nested:
-                nested[which] = _rewrite(operation, given)
+                nested[which] = _rewrite(operation, stochastic, given)
             operation, leave = nested[which]
             outputs = operation(*args, **kwargs)
         else:

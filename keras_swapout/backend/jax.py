@@ -23,3 +23,7 @@ def hoist(x):
 
 def untaped(x):
     return x
+
+
+def on_replicas(model):
+    return None

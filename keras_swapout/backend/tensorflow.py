@@ -49,3 +49,29 @@ def untaped(x):
     # The tape records inside a custom gradient as well. It would have the kernel hand out its masks
     # and copies of its inputs, for a gradient that is never taken.
     return tf.stop_gradient(x)
+
+
+def on_replicas(model):
+    """A function batch -> outputs of `model` that splits the batch among the replicas.
+
+    The outputs of all replicas, and of all workers, whose batches may differ, follow each other
+    along the first axis. None where there is one replica.
+    """
+    strategy = model.model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return None
+    here = len(strategy.extended.worker_devices)
+
+    @tf.function
+    def step(shares):
+        outputs = strategy.run(lambda share: model(share, training=False), args=(shares,))
+        return tf.nest.map_structure(lambda output: strategy.gather(output, axis=0), outputs)
+
+    def run(batch):
+        def share(context):
+            part = context.replica_id_in_sync_group % here
+            return tf.nest.map_structure(lambda a: tf.constant(a[part::here]), batch)
+
+        return step(strategy.experimental_distribute_values_from_function(share))
+
+    return run

@@ -1,0 +1,626 @@
+"""Prediction: deterministic, or the mean of many sub-models with how sure it is.
+
+`recalibrate_batch_norm`, the third way, is in recalibration.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_swapout.batches import batches, length, mapped, rows
+from keras_swapout.distribution import heads
+from keras_swapout.divergence import Head
+from keras_swapout.fork import is_functional, plain_view
+from keras_swapout.layers.base import checked_number, checked_seed
+from keras_swapout.moments import Moments
+from keras_swapout.rblock import RBlock
+from keras_swapout.recalibration import (
+    batch_norm_statistics,
+    recalibrate_batch_norm,
+    restore_batch_norm,
+)
+from keras_swapout.sub_models import SubModels, masks_only, put_back, sampled_layers
+from keras_swapout.views import Views
+
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "batch_norm_statistics",
+    "predict",
+    "recalibrate_batch_norm",
+    "restore_batch_norm",
+]
+
+MEMORY = 256 * 2**20  # bytes that the activations of one call may take, roughly
+MOST_ROWS = 256  # more rows at once were no faster
+STEP = 20  # samples between two looks at the standard error
+WINDOW = 16  # groups of inputs whose samples="auto" is decided together
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a network predicts, and how sure it is. Arrays, float32.
+
+    Below q_t is the prediction of sub-model t, of T; for one output of softmax classes everything
+    with "(n, classes)" has the outputs' shape, and everything with "(n,)" that shape without the
+    axis of the classes. For sigmoid outputs all have the outputs' shape.
+
+    Attributes:
+        mean: (n, classes). Mean prediction q = 1/T sum_t q_t: probabilities, whether the network
+            gives those or logits; plain numbers where the outputs are no distribution.
+        samples: (T, n, classes) with `return_samples=True`, else None.
+        variance: (n, classes). Variance of q_t over the sub-models, unbiased. None where there
+            are fewer than two independent draws: T < 2, or T < 4 in antithetic pairs.
+        entropy: (n,), nats. Predictive entropy H(q): all uncertainty. None for plain numbers, as
+            are the next two.
+        mutual_information: (n,), nats. H(q) - 1/T sum_t H(q_t), at least 0: the part that the
+            sub-models disagree about.
+        expected_entropy: (n,), nats. 1/T sum_t H(q_t): the part that they agree about.
+        standard_error: (n, classes). Standard deviation of `mean` itself, from the spread of
+            independent draws (pairs, if antithetic): whether T was enough. None where `variance`
+            is.
+        count: (n,), ints. T of each input.
+
+    A deterministic prediction has one `mean` and its `entropy`; the rest is None, and `count` 0.
+    """
+
+    mean: np.ndarray
+    samples: np.ndarray | None
+    variance: np.ndarray | None
+    entropy: np.ndarray | None
+    mutual_information: np.ndarray | None
+    expected_entropy: np.ndarray | None
+    standard_error: np.ndarray | None
+    count: np.ndarray
+
+
+def predict(
+    model: keras.Model,
+    x: Any,
+    samples: int | str | None = None,
+    batch_size: int | None = None,
+    antithetic: bool = True,
+    seed: int | None = None,
+    *,
+    tolerance: float = 0.01,
+    max_samples: int = 1000,
+    return_samples: bool = False,
+    head: Head | None = None,
+    verbose: bool = True,
+) -> Any:
+    """Predicts once, without noise, or with many sub-models.
+
+        samples=None:  q = softmax(f(x));   samples=T:  q = 1/T sum_t softmax(f(x; masks_t))
+
+    A sub-model is the network with the masks of training and everything else as at inference:
+    batch normalisation uses its moving statistics, data augmentation layers do nothing. What comes
+    before the first stochastic layer is computed once per input. The model is left as it was, but
+    for the places in its mask sequences where `seed` is None.
+
+    Args:
+        model: any Keras model, or an `RBlock` around one.
+        x: inputs: an array (n, ...), a list or dict of arrays for several inputs, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset` or another iterable of batches, of x or
+            (x, y, ...).
+        samples: None for a deterministic prediction; T, an int >= 1; or "auto": draw until
+            the standard error of the mean is below `tolerance` for every class, 20 samples at a
+            time, at most `max_samples`.
+        batch_size: how many rows (an input in one sub-model) the stochastic part runs at once, an
+            int >= 1. None: as many as fit 256 MB of activations, at most 256.
+        antithetic: whether samples 2j and 2j + 1 use complementary masks in the layers of this
+            package. The mean is the same and its standard error smaller, the marginal distribution
+            of a sample unchanged. Other layers draw independently.
+        seed: an int in [0, 2**31): the same seed, data, `batch_size` and `samples`, the same
+            masks. None: the layers' own sequences go on.
+        tolerance: for "auto", a number > 0 in units of the mean (a probability).
+        max_samples: for "auto", an int >= 20.
+        return_samples: whether to keep every sample in memory. See `Predictor.stream` for more
+            samples than fit.
+        head: what the outputs are. None: told by the loss and the last activation, see
+            `keras_swapout.distribution.heads`.
+        verbose: whether a run of more than a few seconds shows its progress.
+
+    Returns:
+        A `Prediction`; of several outputs the same structure of them.
+
+    Raises:
+        TypeError: `model` is no Keras model. ValueError: an argument is out of range, the model
+            has no stochastic layer to sample, `x` is empty, or what the outputs are can't be told.
+
+    Example:
+
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> inputs = keras.Input((8,))
+    >>> outputs = keras.layers.Dense(3)(ks.layers.BDropDML(0.5, seed=1)(inputs))
+    >>> model, x = keras.Model(inputs, outputs), np.random.rand(5, 8)
+    >>> ks.inference.predict(model, x).mean.shape
+    (5, 3)
+    >>> prediction = ks.inference.predict(model, x, samples=30, seed=0)
+    >>> prediction.mean.shape, prediction.mutual_information.shape
+    ((5, 3), (5,))
+    >>> bool(prediction.standard_error.max() < 0.1)
+    True
+
+    Source: MC dropout, Gal and Ghahramani 2016, section 4; for Swapout, Singh, Hoiem, Forsyth 2016,
+    section 3.3 (which samples batch normalisation's statistics as well); mutual information as
+    Houlsby et al. 2011. Complementary pairs and the standard error are ours.
+    """
+    predictor = Predictor(
+        model,
+        samples,
+        batch_size,
+        antithetic,
+        tolerance=tolerance,
+        max_samples=max_samples,
+        return_samples=return_samples,
+        head=head,
+    )
+    return predictor(x, seed=seed, verbose=verbose)
+
+
+class Predictor:
+    """`predict` for many calls: a network's functions are compiled once.
+
+    Args:
+        model, samples, batch_size, antithetic, tolerance, max_samples, return_samples, head: as
+            for `predict`, which also says what is raised.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5, seed=1)])
+    >>> predictor = Predictor(model, samples=4, head=Head(None))
+    >>> [predictor(np.ones((n, 4)), seed=0).mean.shape for n in (2, 3)]
+    [(2, 4), (3, 4)]
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        samples: int | str | None = None,
+        batch_size: int | None = None,
+        antithetic: bool = True,
+        *,
+        tolerance: float = 0.01,
+        max_samples: int = 1000,
+        return_samples: bool = False,
+        head: Head | None = None,
+    ) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"Argument `model` must be a keras.Model. Received: model={model!r} of type "
+                f"{type(model)}"
+            )
+        self._trained = model
+        self.model = model.model if isinstance(model, RBlock) else model
+        self.auto = isinstance(samples, str) and samples == "auto"
+        if samples is not None and not self.auto:
+            _check_count("samples", samples, 1, " or 'auto'")
+        if batch_size is not None:
+            _check_count("batch_size", batch_size, 1)
+        _check_count("max_samples", max_samples, STEP)
+        if self.auto and return_samples:
+            raise ValueError(
+                "Argument `return_samples` needs the same number of samples for every input. "
+                "Received: return_samples=True with samples='auto'"
+            )
+        self.samples = max_samples if self.auto else samples
+        self.tolerance = checked_number(
+            tolerance, lambda n: 0 < n < math.inf, "tolerance", "a number > 0"
+        )
+        self.antithetic, self.return_samples = bool(antithetic), bool(return_samples)
+        self.batch_size, self._given_head = batch_size, head
+        self._functions: dict[tuple[int, bool], keras.Model] = {}
+        if self.model.built:
+            self._check_layers()
+
+    def __call__(self, x: Any, seed: int | None = None, verbose: bool = True) -> Any:
+        """Predicts for the inputs `x`; arguments and result as for `predict`."""
+        parts = []
+        for running in self._windows(x, seed, verbose, self._sample):
+            parts.append([one.result() for one in running])
+        joined = [_joined(output) for output in zip(*parts, strict=True)]
+        return tree.pack_sequence_as(self._structure, joined)
+
+    def stream(
+        self, x: Any, seed: int | None = None, verbose: bool = False
+    ) -> Iterator[tuple[slice, Any]]:
+        """Every sample, in pieces that fit the memory.
+
+        Args:
+            x, seed, verbose: as for `predict`.
+
+        Yields:
+            (which inputs, their T predictions (T, those, classes)): a slice, and probabilities or
+            plain numbers, float32; of several outputs the same structure of them.
+
+        Raises:
+            ValueError: also where `samples` is None or "auto".
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5, seed=1)])
+        >>> predictor = Predictor(model, samples=100, head=Head(None))
+        >>> for which, drawn in predictor.stream(np.ones((3, 4)), seed=0):
+        ...     print(which, drawn.shape, np.quantile(drawn, 0.9, axis=0).shape)
+        slice(0, 2, None) (100, 2, 4) (2, 4)
+        slice(2, 3, None) (100, 1, 4) (1, 4)
+        """
+        if self.samples is None or self.auto:
+            raise ValueError(
+                "Argument `samples` must be an int to stream samples. Received: "
+                f"samples={'auto' if self.auto else None!r}"
+            )
+        start = 0
+        for drawn in self._windows(x, seed, verbose, self._draw_all):
+            stop = start + drawn[0].shape[1]
+            yield slice(start, stop), tree.pack_sequence_as(self._structure, drawn)
+            start = stop
+
+    # A window is the inputs that are worked on together: as many as make one call with all their
+    # samples, or with samples="auto" enough to fill calls with those that need more.
+
+    def _windows(self, x, seed, verbose, work):
+        checked_seed(seed)
+        self._prepare()
+        progress = _Progress(length(x), verbose)
+        window = self._inputs * (WINDOW if self.auto else 1)
+        for inputs in batches(x, window):
+            if not self.model.built:
+                self.model(mapped(lambda a: a[:1], inputs))
+                self._check_layers()
+            # Within, as the caller may do as it likes with the model between two windows.
+            place = None if seed is None else (seed, progress.done)
+            with put_back(self.model, place, masks=seed is not None), masks_only(self.model):
+                result = work(inputs)
+            yield result
+            progress.add(rows(inputs))
+        progress.finish()
+
+    def _prepare(self):
+        """How many inputs and views a call has, from the memory that one row takes."""
+        limit = self.batch_size or _rows_that_fit(self.model)
+        if self.samples is None:
+            self._inputs, self._views = limit, 1
+            return
+        most = STEP if self.auto else self.samples
+        views = min(most, max(limit, 2 if self.antithetic else 1))
+        if self.antithetic and views < most:
+            views -= views % 2  # a pair belongs into one call
+        self._inputs, self._views = max(1, limit // views), views
+
+    def _check_layers(self):
+        if self.samples is not None and not sampled_layers(self.model):
+            raise ValueError(
+                f"Argument `samples` needs a model with a layer that is stochastic in training. "
+                f"Received: {self.model.name!r}, which has none, so that all samples would be "
+                "equal. Use samples=None, or put in a keras_swapout.layers.Swapout, a "
+                "keras.layers.Dropout, ... (a layer that draws with no keras.random.SeedGenerator "
+                "of its own can say so with an attribute stochastic=True)"
+            )
+
+    def _sample(self, inputs):
+        """A window's samples, summed up: a `_Running` for each output."""
+        count = rows(inputs)
+        if self.samples is None:
+            return [_Deterministic(p, head) for p, head in self._call(inputs, 0, reduced=False)]
+        if self.return_samples:
+            drawn = self._draw_all(inputs)
+            return [
+                _Running(count, head, self.antithetic, p).add(
+                    np.arange(count), len(p), _reduced(p, head, self.antithetic)
+                )
+                for p, head in zip(drawn, self._heads, strict=True)
+            ]
+        running, active, drawn = None, np.arange(count), 0
+        while len(active):
+            views = min(self._views, self.samples - drawn)
+            if self.auto:
+                views = min(views, STEP - drawn % STEP)
+            for start in range(0, len(active), self._inputs):
+                chosen = active[start : start + self._inputs]
+                group = mapped(lambda a, chosen=chosen: a[chosen], inputs)
+                outputs = self._call(group, views, reduced=True)
+                if running is None:
+                    running = [_Running(count, head, self.antithetic) for _, head in outputs]
+                for one, (sums, _) in zip(running, outputs, strict=True):
+                    one.add(chosen, views, sums)
+            drawn += views
+            if drawn >= self.samples:
+                break
+            if self.auto and drawn % STEP == 0:
+                worst = np.max([one.worst_error() for one in running], axis=0)
+                active = active[worst[active] > self.tolerance]
+        return running
+
+    def _draw_all(self, inputs):
+        """(T, n, ...) of each output."""
+        pieces, drawn = [], 0
+        while drawn < self.samples:
+            views = min(self._views, self.samples - drawn)
+            pieces.append([p for p, _ in self._call(inputs, views, reduced=False)])
+            drawn += views
+        return [np.concatenate(output) for output in zip(*pieces, strict=True)]
+
+    def _call(self, inputs, views, reduced):
+        """One call of the network: (result, head) of each output; padding is cut off."""
+        count = rows(inputs)
+        if count < self._inputs:  # another shape would be compiled again
+            missing = self._inputs - count
+            inputs = mapped(
+                lambda a: np.concatenate([a, np.repeat(a[:1], missing, axis=0)]), inputs
+            )
+        if (views, reduced) not in self._functions:
+            self._functions[views, reduced] = self._function(views, reduced)
+        outputs = self._functions[views, reduced].predict_on_batch(inputs)
+        axis = 0 if reduced or not views else 1
+        cut = (slice(None),) * axis + (slice(count),)
+        return [
+            (tree.map_structure(lambda a: ops.convert_to_numpy(a)[cut], output), head)
+            for output, head in zip(outputs, self._heads, strict=True)
+        ]
+
+    def _function(self, views, reduced):
+        def after(outputs):
+            self._structure = tree.map_structure(lambda _: 0, outputs)
+            flat = tree.flatten(outputs)
+            self._heads = self._known_heads(flat)
+            results = []
+            for output, head in zip(flat, self._heads, strict=True):
+                p = _probabilities(output, head)
+                if views:
+                    p = ops.reshape(p, (views, -1, *_sizes(p)[1:]))
+                results.append(_reduced(p, head, self.antithetic) if reduced else p)
+            return results
+
+        if not views:
+            return _AtInference(self.model, after)
+        return SubModels(
+            self.model,
+            Views(views, complementary=self.antithetic),
+            after,
+            stochastic=sampled_layers,
+        )
+
+    def _known_heads(self, outputs):
+        known = heads(self.model, self._trained) if self._given_head is None else self._given_head
+        known = [known] if isinstance(known, Head) else list(known)
+        if len(known) != len(outputs):
+            raise ValueError(
+                f"Argument `head` must say what each of the {len(outputs)} outputs is. Received: "
+                f"{known}"
+            )
+        # From the end, where axes stay what they are when views come in front.
+        return [
+            head._replace(axis=head.axis - len(x.shape)) if head.axis >= 0 else head
+            for head, x in zip(known, outputs, strict=True)
+        ]
+
+
+class _AtInference(keras.Model):
+    """The network, and a function of its outputs."""
+
+    def __init__(self, model, after):
+        super().__init__(name=f"inference_of_{model.name}", autocast=False)
+        self.model, self._after = model, after
+        self.jit_compile = model.jit_compile
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return self._after(self.model(inputs, training=False))
+
+
+# One output, on the device.
+
+
+def _probabilities(outputs, head):
+    """float32 or more: the probabilities behind the outputs, or the outputs as they are."""
+    if keras.backend.standardize_dtype(outputs.dtype) != "float64":
+        outputs = ops.cast(outputs, "float32")
+    if not head.from_logits or head.distribution is None:
+        return outputs
+    if head.distribution == "softmax":
+        return ops.softmax(outputs, axis=head.axis)
+    return ops.sigmoid(outputs)
+
+
+def _reduced(p, head, antithetic):
+    """(views, n, ...) -> what a window needs of them, summed over the views.
+
+    Squares are of deviations from the mean: a difference of large sums would lose the small
+    variances in float32.
+    """
+    p = ops.convert_to_tensor(p)
+    mean = ops.mean(p, axis=0)
+    found = {"mean": mean, "squares": ops.sum(ops.square(p - mean), axis=0)}
+    if antithetic and p.shape[0] > 1:
+        paired = p.shape[0] // 2 * 2
+        pairs = ops.mean(ops.reshape(p[:paired], (paired // 2, 2, *_sizes(p)[1:])), axis=1)
+        middle = ops.mean(pairs, axis=0)
+        found |= {"pairs": middle, "pair_squares": ops.sum(ops.square(pairs - middle), axis=0)}
+    if head.distribution is not None:
+        found["entropy"] = ops.mean(_entropy(p, head, ops), axis=0)
+    return found
+
+
+def _sizes(p):
+    return [known or size for known, size in zip(p.shape, ops.shape(p), strict=True)]
+
+
+def _entropy(p, head, ops=np):
+    """-sum_c p_c log p_c over the classes, nats; of a binary label over its two values."""
+
+    def plogp(p):
+        positive = p > 0
+        return p * ops.log(ops.where(positive, p, ops.ones_like(p)))
+
+    if head.distribution == "softmax":
+        return -ops.sum(plogp(p), axis=head.axis)
+    return -(plogp(p) + plogp(1 - p))
+
+
+# One output of one window, on the host.
+
+
+class _Deterministic:
+    def __init__(self, p, head):
+        self.p, self.head = p, head
+
+    def result(self):
+        entropy = None if self.head.distribution is None else _entropy(self.p, self.head)
+        return _prediction(mean=self.p, entropy=entropy, count=np.zeros(len(self.p), int))
+
+
+class _Running:
+    """The sums over the samples that were drawn so far, of `count` inputs."""
+
+    def __init__(self, count, head, antithetic, samples=None):
+        self.head, self.antithetic, self.samples = head, antithetic, samples
+        self.size = count
+        self.drawn = np.zeros(count, int)
+        self.all = self.groups = self.entropies = None
+
+    def add(self, chosen, views, sums):
+        """`views` more samples of the inputs `chosen`, as `_reduced` sums them up."""
+        sums = {name: ops.convert_to_numpy(value) for name, value in sums.items()}
+        if self.all is None:
+            shape = (self.size, *sums["mean"].shape[1:])
+            self.column = (self.size,) + (1,) * (len(shape) - 1)
+            self.all, self.groups = (
+                Moments(np.zeros(self.column), np.zeros(shape), np.zeros(shape)) for _ in range(2)
+            )
+            if "entropy" in sums:
+                self.entropies = np.zeros((self.size, *sums["entropy"].shape[1:]))
+        _pool(self.all, chosen, Moments(views, sums["mean"], sums["squares"]))
+        if self.antithetic:
+            if views > 1:
+                pairs = Moments(views // 2, sums["pairs"], sums["pair_squares"])
+                _pool(self.groups, chosen, pairs)
+        else:
+            _pool(self.groups, chosen, Moments(views, sums["mean"], sums["squares"]))
+        if self.entropies is not None:
+            self.entropies[chosen] += views * sums["entropy"]
+        self.drawn[chosen] += views
+        return self
+
+    def worst_error(self):
+        """The largest standard error of each input."""
+        error = self._error_and_variance()[0]
+        return error.reshape(self.size, -1).max(axis=1)
+
+    def _error_and_variance(self):
+        """Standard error of the mean and variance of a sample, None where there are too few.
+
+        Pairs are independent of each other, the two samples of a pair are not. The mean of k pairs
+        and s single samples, T = 2 k + s, has the variance (4 k v + s w) / T^2 with v that of a
+        pair's mean and w that of a sample; and the mean squared deviation of the samples from their
+        mean is on average w less the variance of that mean. Solved for w.
+        """
+        total, k = self.all.count, self.groups.count
+        if k.min() < 2:
+            return None, None
+        v, deviation = self.groups.squares / (k - 1), self.all.squares / total
+        if self.antithetic:
+            single = total - 2 * k
+            w = (deviation + 4 * k * v / total**2) / (1 - single / total**2)
+            return np.sqrt((4 * k * v + single * w) / total**2), w
+        return np.sqrt(v / total), v
+
+    def result(self):
+        error, variance = self._error_and_variance()
+        mean, entropy, expected, information = self.all.mean, None, None, None
+        if self.entropies is not None:
+            drawn = self.drawn.reshape((-1,) + (1,) * (self.entropies.ndim - 1))
+            entropy, expected = _entropy(mean, self.head), self.entropies / drawn
+            # Not below 0, by Jensen's inequality, but for rounding.
+            information = np.maximum(entropy - expected, 0)
+        return _prediction(
+            mean=mean,
+            samples=self.samples,
+            variance=variance,
+            entropy=entropy,
+            mutual_information=information,
+            expected_entropy=expected,
+            standard_error=error,
+            count=self.drawn,
+        )
+
+
+def _pool(total, chosen, more):
+    for whole, part in zip(total, Moments(*(a[chosen] for a in total)).pooled(more), strict=True):
+        whole[chosen] = part
+
+
+def _prediction(**arrays):
+    count = arrays.pop("count")
+    values = dict.fromkeys(field.name for field in dataclasses.fields(Prediction))
+    values |= {k: None if a is None else np.asarray(a, np.float32) for k, a in arrays.items()}
+    return Prediction(**{**values, "count": count})
+
+
+def _joined(parts):
+    """The predictions of several windows as one."""
+    arrays = {}
+    for field in dataclasses.fields(Prediction):
+        values = [getattr(part, field.name) for part in parts]
+        axis = 1 if field.name == "samples" else 0
+        arrays[field.name] = None if values[0] is None else np.concatenate(values, axis=axis)
+    return Prediction(**arrays)
+
+
+# How much at once, and how far.
+
+
+def _rows_that_fit(model):
+    """Rows whose activations fit `MEMORY`, taking a layer's input, output and a work area."""
+    largest = max(map(_activation_bytes, _tensors(model)), default=0)
+    return max(1, min(MOST_ROWS, MEMORY // (4 * largest) if largest else MOST_ROWS))
+
+
+def _tensors(model):
+    if not is_functional(model):
+        return
+    for operation in plain_view(model).operations:
+        if isinstance(operation, keras.Model):
+            yield from _tensors(operation)
+        elif isinstance(operation, keras.layers.Layer):
+            yield from tree.flatten(operation.output)
+
+
+def _activation_bytes(tensor):
+    if None in tensor.shape[1:]:
+        return 0  # not known before the data
+    return 4 * math.prod(tensor.shape[1:])
+
+
+class _Progress:
+    """Keras' progress bar, for what takes more than a few seconds."""
+
+    def __init__(self, total, verbose):
+        self.total, self.verbose, self.done = total, verbose, 0
+        self.begun, self.bar = time.perf_counter(), None
+
+    def add(self, count):
+        self.done += count
+        if self.bar is None and self.verbose and time.perf_counter() - self.begun > 3:
+            self.bar = keras.utils.Progbar(self.total, unit_name="input")
+        if self.bar:
+            self.bar.update(self.done, finalize=False)
+
+    def finish(self):
+        if self.bar:
+            self.bar.update(self.done, finalize=True)
+
+
+def _check_count(name, value, least, also=""):
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"Argument `{name}` must be an int >= {least}{also}. Received: {name}={value!r}"
+        )
