@@ -1,6 +1,6 @@
 """What the layers and R-Block cost: `keras-swapout benchmark`.
 
-Four things are timed, each against the plain residual network in the same process and in turns, so
+Five things are timed, each against the plain residual network in the same process and in turns, so
 that a machine whose speed drifts slows all of them alike:
 
     merge      the merge alone: forward, and forward with both gradients
@@ -9,6 +9,10 @@ that a machine whose speed drifts slows all of them alike:
                R-Block, and with R-Block's loss the ways that a user would write it, two passes
                and one pass of a doubled batch
     inference  one prediction of the networks of the part before
+    sampling   stochastic inference with T sub-models, `keras_swapout.inference.predict`, of the
+               networks with SDropDML behind the merges of some stages, against T predictions of
+               the plain network, and against the way that a user would write it, T calls in
+               training mode
 
 as a TensorFlow graph, as a TensorFlow graph compiled by XLA, and under JAX where it is installed.
 A row is the median time of a call, the median over the rounds of its ratio to plain in that
@@ -61,7 +65,13 @@ RBLOCK_VARIANTS = (
     "R-Block, everywhere, fraction 0.25",
 )
 INFERENCE_VARIANTS = ("plain", "plain again", "SDropDML, everywhere", "R-Block, everywhere")
-PARTS = ("merge", "step", "rblock", "inference")
+SAMPLING_VARIANTS = (
+    "T predictions, plain",
+    "T predictions, plain again",
+    *(f"sampling, {place}" for place in PLACES),
+    "T calls, everywhere",
+)
+PARTS = ("merge", "step", "rblock", "inference", "sampling")
 MEASURED_MEMORY = ("plain", "swapout", "two dropouts")  # under TensorFlow two processes each
 _MODES = {"tensorflow": {"graph": False, "xla": True}, "jax": {"jit": True}}
 
@@ -82,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=integer, default=30, help="timed rounds (default 30)")
     parser.add_argument("--batch-size", type=integer, default=64)
+    parser.add_argument("--samples", type=integer, default=30, help="the T of sampling (30)")
     parser.add_argument("--depth", type=integer, default=20, help="of the ResNet v2 (default 20)")
     parser.add_argument("--width", type=integer, default=1)
     parser.add_argument(
@@ -218,6 +229,7 @@ def _worker(options: dict[str, Any]) -> Any:
             ("step", "training step", options["variants"]),
             ("rblock", "R-Block, training step", RBLOCK_VARIANTS),
             ("inference", "inference", INFERENCE_VARIANTS),
+            ("sampling", "stochastic inference", SAMPLING_VARIANTS),
         ):
             if part in options["parts"]:
                 result["parts"][f"{title}, {mode}"] = _models(part, variants, options, mode, jit)
@@ -301,7 +313,7 @@ def _models(part, variants, options, mode, jit):
         backend = keras.backend.backend()
         print(f"{backend} {mode}: compiling {part}, {variant}", file=sys.stderr, flush=True)
         build = _merge_model if part == "step" else _rblock_model
-        call = _prediction_call if part == "inference" else _step_call
+        call = {"inference": _prediction_call, "sampling": _sampling_call}.get(part, _step_call)
         calls[variant], memory[variant] = call(build, variant, options, jit)
     figures = interleave(calls, options["rounds"])
     for variant in calls:
@@ -334,13 +346,13 @@ def _rblock_model(variant: str, options: dict[str, Any]):
     how, place, fraction = (*variant.split(", "), "", "")[:3]
 
     def merge(block, blocks):
-        if how.startswith("plain") or block < PLACES[place] * blocks // 3:
+        if "plain" in variant or block < PLACES[place] * blocks // 3:
             return keras.layers.Add()
         drop = layers.SDropDML(0.2, block_size=3)
         return lambda pair: drop(keras.layers.add(pair))
 
     network = _network(options, merge)
-    if how.startswith("plain") or how == "SDropDML":
+    if how in ("SDropDML", "sampling", "T calls") or "plain" in variant:
         return network
     model = RBlock(network, fraction=float(fraction.removeprefix("fraction ") or 1))
     concatenate = keras.ops.concatenate
@@ -363,6 +375,33 @@ def _prediction_call(build, variant: str, options: dict[str, Any], jit: bool):
     x = np.random.default_rng(0).standard_normal((options["batch_size"], 32, 32, 3), "float32")
     x = keras.ops.convert_to_tensor(x)
     return (lambda: model.predict_on_batch(x)), None
+
+
+def _sampling_call(build, variant: str, options: dict[str, Any], jit: bool):
+    """A function that predicts a batch with T sub-models, or as often without noise."""
+    import keras
+    import numpy as np
+
+    from keras_swapout.inference import Predictor
+
+    model = build(variant, options)
+    model.jit_compile = jit
+    samples, size = options["samples"], options["batch_size"]
+    x = np.random.default_rng(0).standard_normal((size, 32, 32, 3), "float32")
+    if variant.startswith("sampling"):
+        predictor = Predictor(model, samples)
+        return (lambda: predictor(x, verbose=False)), None
+    x = keras.ops.convert_to_tensor(x)
+    if "plain" in variant:
+        return (lambda: [model.predict_on_batch(x) for _ in range(samples)]), None
+
+    class InTraining(keras.Model):
+        def call(self, inputs):
+            return keras.ops.softmax(model(inputs, training=True))
+
+    sampled = InTraining()
+    sampled.inner, sampled.jit_compile = model, jit
+    return (lambda: np.mean([sampled.predict_on_batch(x) for _ in range(samples)], axis=0)), None
 
 
 def _step_call(build, variant: str, options: dict[str, Any], jit: bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import shlex
 import sys
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(args, command):
+    # Every network is compiled anew here, which TensorFlow takes for a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         return COMMANDS[args.command].run(args) or 0
     except KeyboardInterrupt:
@@ -101,6 +104,15 @@ def _pilot_arguments(parser):
     add("--limit", type=int, help="training and validation images to use")
     add("--image-size", type=int, help="side to resize the images to")
     add("--corruption-images", type=int, default=500, help="test images to corrupt; default: 500")
+    add(
+        "--samples",
+        nargs="+",
+        type=int,
+        default=[30],
+        metavar="T",
+        help="sub-models of stochastic inference, one number or several; default: 30",
+    )
+    add("--save-models", action="store_true", help="keep the trained networks, under <out>/models")
     add("--out", metavar="DIR", help="folder of the results; default: pilot-<data>")
 
 
@@ -109,9 +121,75 @@ def _pilot(args):
 
     from keras_swapout.pilot import make_settings, run_pilot
 
-    options = {k: v for k, v in vars(args).items() if k not in ("command", "out", "traceback")}
+    apart = ("command", "out", "save_models", "traceback")
+    options = {k: v for k, v in vars(args).items() if k not in apart}
     out = args.out or f"pilot-{Path(args.data).name.replace('/', '-')}"
-    run_pilot(make_settings(**options), out)
+    run_pilot(make_settings(**options), out, args.save_models)
+
+
+# --- evaluate ------------------------------------------------------------------------------------
+
+
+def _evaluate_arguments(parser):
+    from keras_swapout.evaluation.options import SCALES, SEVERITIES, SPLITS
+
+    parser.description = (
+        "Measures accuracy, likelihood, calibration and robustness to corruption of saved models, "
+        "in each way of inference. Files whose names differ only by a trailing -seed<k> are runs "
+        "of one model; the first model is what the others are compared with. Interrupted, the same "
+        "command goes on where it stopped."
+    )
+    add = parser.add_argument
+    add("models", nargs="+", metavar="MODEL", help="a .keras file")
+    add(
+        "--data",
+        required=True,
+        help="digits, elpv, a TensorFlow Datasets name or a folder with a sub-folder for each "
+        "class; split, limit, size and scale must be those of the training",
+    )
+    add("--samples", type=int, default=30, help="sub-models of stochastic inference; default: 30")
+    add(
+        "--split",
+        choices=SPLITS,
+        default="test",
+        help="test: the images that the pilot and keras_swapout.datasets hold out; all: every "
+        "image, if the models have seen none; default: test",
+    )
+    add("--limit", type=int, help="training and validation images that were used")
+    add("--image-size", type=int, help="side to resize the images to; default: the models'")
+    add(
+        "--scale",
+        choices=SCALES,
+        default="standardise",
+        help="what the models expect: (x - mean) / std of the training images, x / 255, or 0..255; "
+        "default: standardise",
+    )
+    add("--mean", nargs="+", type=float, help="for standardise, by channel, of 0..255")
+    add("--std", nargs="+", type=float, help="likewise")
+    add("--corruption-images", type=int, default=500, help="images to corrupt; default: 500")
+    add(
+        "--severities", nargs="+", type=int, default=list(SEVERITIES), help="of 1 to 5; default all"
+    )
+    add("--batch-size", type=int, help="rows of a call; default: what fits 256 MB")
+    add(
+        "--import",
+        dest="imports",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules to import first, which register layers of your own",
+    )
+    add("--out", metavar="DIR", help="folder of the results; default: evaluate-<data>")
+
+
+def _evaluate(args):
+    from pathlib import Path
+
+    from keras_swapout.evaluation import evaluate
+
+    options = {k: v for k, v in vars(args).items() if k not in ("command", "out", "traceback")}
+    out = args.out or f"evaluate-{Path(args.data).name.replace('/', '-')}"
+    evaluate(out=out, **options)
 
 
 # --- benchmark -----------------------------------------------------------------------------------
@@ -131,5 +209,6 @@ def _benchmark(args):
 
 COMMANDS: dict[str, Command] = {
     "pilot": Command("compare methods on your data", _pilot_arguments, _pilot),
+    "evaluate": Command("measure saved models on your data", _evaluate_arguments, _evaluate),
     "benchmark": Command("time the layers on this machine", _benchmark_arguments, _benchmark),
 }

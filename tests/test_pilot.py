@@ -16,8 +16,9 @@ pytest.importorskip("tensorflow_datasets")
 
 from sklearn import metrics
 
+from keras_swapout.evaluation import scores, store
 from keras_swapout.pilot import data as pilot_data
-from keras_swapout.pilot import make_settings, methods, run_pilot, scores, store, timing, training
+from keras_swapout.pilot import make_settings, methods, run_pilot, timing, training
 from keras_swapout.pilot.settings import check_unchanged
 from keras_swapout.pilot.training import Trainer
 

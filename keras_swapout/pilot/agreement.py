@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.pilot.measures import MEASURES, Measure, difference_text, p_text, value_text
-from keras_swapout.pilot.statistics import ALPHA, holm, spread, welch
+from keras_swapout.evaluation.statistics import ALPHA, holm, spread, welch
+from keras_swapout.pilot.measures import MEASURES, Measure, value_text
+from keras_swapout.pilot.verdicts import changes
 
 CONSISTENCY = (
     Measure(
@@ -137,7 +138,7 @@ def agreement(results: Mapping[str, Any]) -> dict[str, Any] | None:
             for name in values
         },
         "contrasts": contrasts,
-        "sentences": [*_choice(contrasts), *(s for c in contrasts for s in _sentences(c))],
+        "sentences": [*_choice(contrasts), *filter(None, map(_sentence, contrasts))],
     }
 
 
@@ -195,31 +196,6 @@ def _choice(contrasts: Sequence[Mapping[str, Any]]) -> list[str]:
     return []
 
 
-def _sentences(contrast: Mapping[str, Any]) -> list[str]:
-    found, same, untested = [], [], []
-    for measure in CONTRASTED:
-        row = contrast["measures"].get(measure.name)
-        if row is None:
-            continue
-        name = measure.title[0].lower() + measure.title[1:]
-        entry = dataclasses.asdict(measure)
-        if row["p_adjusted"] is None:
-            untested.append(name)
-        elif row["p_adjusted"] < ALPHA:
-            verb = "rises" if row["difference"] > 0 else "falls"
-            amount = difference_text(entry, abs(row["difference"])).lstrip("+")
-            unit = " points" if measure.unit == "%" else ""
-            ends = " to ".join(value_text(entry, mean) for mean in row["means"])
-            found.append(
-                f"{name} {verb} by {amount}{unit} ({ends}, adjusted {p_text(row['p_adjusted'])})"
-            )
-        else:
-            same.append(name)
-    parts = []
-    if found:
-        parts.append("; ".join(found))
-    if same:
-        parts.append(f"no difference measured in {', '.join(same)}")
-    if untested:
-        parts.append(f"not testable, for want of seeds or of spread: {', '.join(untested)}")
-    return [f"{contrast['title']}: {'; '.join(parts)}."] if parts else []
+def _sentence(contrast: Mapping[str, Any]) -> str:
+    text = changes(CONTRASTED, contrast["measures"])
+    return text and f"{contrast['title']}: {text}."

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_swapout.evaluation.statistics import ALPHA, holm, spread, welch
 from keras_swapout.pilot import verdicts
 from keras_swapout.pilot.agreement import agreement
+from keras_swapout.pilot.inference import inference
 from keras_swapout.pilot.measures import MEASURES, PRIMARY, Measure, at
-from keras_swapout.pilot.statistics import ALPHA, holm, spread, welch
 from keras_swapout.pilot.verdicts import (
     BASELINE,
     BETTER,
@@ -53,6 +54,7 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
           `difference`, `low`, `high`, `p`, `p_adjusted`, `verdict`, `reason`; what does not
           apply is None.
         - `agreement`: see `keras_swapout.pilot.agreement`.
+        - `inference`: see `keras_swapout.pilot.inference`.
 
     Raises:
         ValueError: a run names a method that is not in `methods`, or two runs have the same
@@ -114,6 +116,7 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
         method["verdict"] = " ".join(verdicts.verdict(name, comparison, most))
     comparison["answer"], comparison["details"] = verdicts.answer(comparison)
     comparison["agreement"] = agreement(results)
+    comparison["inference"] = inference(results)
     return comparison
 
 

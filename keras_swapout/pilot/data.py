@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_swapout import datasets
-from keras_swapout.pilot.corruptions import CORRUPTIONS, corrupt
+from keras_swapout.evaluation.corruptions import CORRUPTIONS, corrupt
 from keras_swapout.pilot.settings import Settings
 
 SEVERITIES = (1, 3, 5)

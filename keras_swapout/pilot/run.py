@@ -17,9 +17,9 @@ import keras
 import numpy as np
 
 from keras_swapout._version import __version__
+from keras_swapout.evaluation import store
 from keras_swapout.hardware import cpu_name
 from keras_swapout.pilot import settings as options
-from keras_swapout.pilot import store
 from keras_swapout.pilot.methods import find
 from keras_swapout.pilot.settings import Settings
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 _PACKAGES = "cv2 jinja2 matplotlib PIL rich scipy skimage sklearn tensorflow tensorflow_datasets"
 
 
-def run_pilot(settings: Settings, out: str | os.PathLike) -> dict[str, Any]:
+def run_pilot(
+    settings: Settings, out: str | os.PathLike, save_models: bool = False
+) -> dict[str, Any]:
     """Runs a pilot, or what an interrupted one has left to do, and reports.
 
     The seeds are the outer loop, so that an interrupted pilot holds complete comparisons. Every
@@ -42,6 +44,8 @@ def run_pilot(settings: Settings, out: str | os.PathLike) -> dict[str, Any]:
         settings: from `make_settings`.
         out: folder for settings.json, runs/, timing.json, results.json, results.csv and
             report.html; made where it is missing.
+        save_models: whether to keep each trained network as models/<method>-seed<k>.keras, from
+            which a run that was interrupted while it was evaluated goes on.
 
     Returns:
         The contents of results.json.
@@ -87,7 +91,8 @@ def run_pilot(settings: Settings, out: str | os.PathLike) -> dict[str, Any]:
     with display.live():
         for seed, name in wanted:
             if runs[seed, name] is None:
-                runs[seed, name] = _one_run(trainers[name], seed, display)
+                path = store.model_path(out, name, seed) if save_models else None
+                runs[seed, name] = _one_run(trainers[name], seed, display, path)
                 store.write_json(store.run_path(out, name, seed), runs[seed, name])
                 display.run_finished(runs[seed, name])
         timing = _timing(out, settings, trainers, display)
@@ -127,10 +132,10 @@ class _Trainers(dict):
         return self[name]
 
 
-def _one_run(trainer, seed, display):
+def _one_run(trainer, seed, display, path):
     name = trainer.method.name
     return trainer.run(
-        seed, lambda epoch, loss, accuracy: display.epoch(name, seed, epoch, loss, accuracy)
+        seed, lambda epoch, loss, accuracy: display.epoch(name, seed, epoch, loss, accuracy), path
     )
 
 
@@ -153,6 +158,7 @@ def _record(settings):
     return {
         **dataclasses.asdict(settings),
         "methods": list(settings.methods),
+        "samples": list(settings.samples),
         "momentum": options.MOMENTUM,
         "weight_decay": options.WEIGHT_DECAY,
         "backend": keras.backend.backend(),
@@ -220,7 +226,9 @@ def _device():
 def _csv(runs):
     file = io.StringIO()
     rows = [_row(run) for run in runs]
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    # Methods differ in their ways of inference, so in their columns.
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
@@ -232,6 +240,8 @@ def _row(run):
         row |= {f"{split}_{name}": value for name, value in run[split].items()}
     row["corruption_accuracy"] = run["corruption_accuracy"]
     row |= run["consistency"]
+    for way, values in run["inference"].items():
+        row |= {f"{way.replace(' ', '_')}_{name}": value for name, value in values.items()}
     for name, severities in run["corruption"].items():
         row |= {f"{name}_{severity}": value for severity, value in severities.items()}
     return row

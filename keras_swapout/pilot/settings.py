@@ -58,6 +58,7 @@ class Settings:
         limit: number of training and validation images to use, or None for all.
         image_size: side to resize to, or None for the source's.
         corruption_images: number of test images to corrupt, or fewer where there are fewer.
+        samples: the numbers of sub-models with which stochastic inference is tried.
         jit_compile: whether XLA compiles the training step.
     """
 
@@ -72,6 +73,7 @@ class Settings:
     limit: int | None
     image_size: int | None
     corruption_images: int
+    samples: tuple[int, ...]
     jit_compile: bool
 
 
@@ -89,6 +91,7 @@ def make_settings(
     limit: int | None = None,
     image_size: int | None = None,
     corruption_images: int = 500,
+    samples: Iterable[int] = (30,),
     jit_compile: bool | None = None,
 ) -> Settings:
     """Settings with the defaults of `data`, checked.
@@ -128,6 +131,7 @@ def make_settings(
         width=width,
         limit=limit,
         corruption_images=corruption_images,
+        samples=tuple(sorted(set(samples))),
         **{**_PAPER, **DEFAULTS.get(str(data), {}), **chosen},
     )
     _check(settings)
@@ -244,6 +248,8 @@ def _check(settings):
     for name in ("limit", "image_size"):
         if getattr(settings, name) is not None:
             _check_count(name, getattr(settings, name))
+    for count in settings.samples or (None,):
+        _check_count("samples", count)
     rate = settings.learning_rate
     if not isinstance(rate, numbers.Real) or not 0 < rate < float("inf"):
         raise ValueError(

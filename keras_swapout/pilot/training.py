@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,13 +13,14 @@ import numpy as np
 
 from keras_swapout import TrainInferenceConsistency, models
 from keras_swapout.divergence import Head
-from keras_swapout.pilot import scores
+from keras_swapout.evaluation import scores, store
+from keras_swapout.evaluation.ways import RECALIBRATED, Ways
 from keras_swapout.pilot.data import PilotData, stratified
 from keras_swapout.pilot.methods import Method
 from keras_swapout.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
 from keras_swapout.rblock import CONSISTENCY, TASK_LOSS
 
-CONSISTENCY_IMAGES = 2000  # of the test set, at most: every one is predicted by eight sub-models
+SAMPLED_IMAGES = 2000  # of the test set, at most, are predicted by sub-models: dozens of passes
 #: Called after each epoch with (epochs done, training loss, validation accuracy).
 OnEpoch = Callable[[int, float, float], None]
 
@@ -51,18 +53,25 @@ class Trainer:
         self.consistency = TrainInferenceConsistency(
             self.deployed, batch_size=data.batch_size, head=Head("softmax", from_logits=True)
         )
+        self.ways = Ways(self.deployed, settings.samples, head=Head("softmax", from_logits=True))
         # One step, so that Keras compiles and builds its metrics now: it would peek at the data
         # of the first run for that, and the first run would see other batches than the rest.
         self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
         self.logits(data.train.images[:1])
+        for name in self.ways.names:
+            self.ways.predict(name, data.info.standardise(data.train.images[:1]))
 
-    def run(self, seed: int, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
+    def run(
+        self, seed: int, on_epoch: OnEpoch | None = None, path: Path | None = None
+    ) -> dict[str, Any]:
         """Trains from scratch, then evaluates.
 
         Args:
             seed: of the initial weights, the masks, the order of the batches and the augmentation.
             on_epoch: called after each epoch with (epochs done, training loss, validation
                 accuracy).
+            path: where to keep the trained network, or None. What is there already is not trained
+                again.
 
         Returns:
             One entry of "runs" in the results; "seconds" is the training alone.
@@ -70,17 +79,25 @@ class Trainer:
         Raises:
             ValueError: the loss is not finite any more.
         """
-        start = time.perf_counter()
-        history = self.train(seed, on_epoch)
-        seconds = time.perf_counter() - start
+        trained = store.read_json(path.with_suffix(".json"), "seconds", "history") if path else None
+        if trained is None:
+            start = time.perf_counter()
+            history = self.train(seed, on_epoch)
+            trained = {"seconds": time.perf_counter() - start, "history": history}
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.deployed.save(path)
+                store.write_json(path.with_suffix(".json"), trained)  # last: the model is whole
+        else:
+            self.deployed.load_weights(path)
         return {
             "method": self.method.name,
             "seed": seed,
-            "seconds": seconds,
+            "seconds": trained["seconds"],
             "epochs": self.settings.epochs,
             "parameters": self.deployed.count_params(),
             **self.evaluate(),
-            "history": history,
+            "history": trained["history"],
         }
 
     def train(self, seed: int, on_epoch: OnEpoch | None = None) -> dict[str, list[float]]:
@@ -121,13 +138,35 @@ class Trainer:
             "calibration": scores.calibration_curve(logits["test"], data.test.labels),
             "corruption": corruption,
             "corruption_accuracy": float(np.mean(every)),
-            "consistency": self._consistency(),
+            **self._sub_models(),
         }
 
-    def _consistency(self):
-        chosen = stratified(self.data.test.labels, CONSISTENCY_IMAGES)
-        images = self.data.info.standardise(self.data.test.images[chosen])
-        return self.consistency(images, self.data.test.labels[chosen])
+    def _sub_models(self):
+        """What takes many passes, on a part of the test images."""
+        chosen = stratified(self.data.test.labels, SAMPLED_IMAGES)
+        labels = self.data.test.labels[chosen]
+        inputs = self.data.info.standardise(self.data.test.images[chosen])
+        return {
+            "consistency": self.consistency(inputs, labels),
+            "inference": self._ways_of_inference(inputs, labels),
+        }
+
+    def _ways_of_inference(self, inputs, labels):
+        """Quality and cost of the ways of predicting; "seconds" for all inputs, "once" before."""
+        found = {}
+        start = time.perf_counter()
+        self.ways.recalibrate(self.data.info.standardise(self.data.train.images))
+        once = time.perf_counter() - start
+        for name in self.ways.names:
+            start = time.perf_counter()
+            prediction = self.ways.predict(name, inputs)
+            seconds = time.perf_counter() - start
+            # Log probabilities are logits too.
+            logits = np.log(np.maximum(prediction.mean, np.finfo(np.float32).tiny))
+            found[name] = {**scores.quality(logits, labels), "seconds": seconds}
+            if name == RECALIBRATED:
+                found[name]["once"] = once
+        return found
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """The network's outputs, in inference mode and in batches of one shape.

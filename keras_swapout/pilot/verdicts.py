@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_swapout.pilot.measures import PRIMARY, difference_text, p_text, value_text
-from keras_swapout.pilot.statistics import ALPHA
+from keras_swapout.evaluation.statistics import ALPHA
+from keras_swapout.pilot.measures import PRIMARY, Measure, difference_text, p_text, value_text
 
 BASELINE = "plain"
 BETTER = "better"
@@ -211,6 +212,43 @@ def answer(comparison: Mapping[str, Any]) -> tuple[str, list[str]]:
             note = f" ({note})" if note else ""
             details.append(f"{measure['title']} is {'; '.join(found)}{note}.")
     return answer, details
+
+
+def changes(measures: Sequence[Measure], rows: Mapping[str, Any]) -> str:
+    """What changed from one group of runs to another, what did not, and what can't be told.
+
+    Args:
+        measures: what to speak of, in order.
+        rows: name of a measure to {"means": (before, after), "difference", "p_adjusted"}; what is
+            missing is passed over, and `p_adjusted` None means that there was no test.
+
+    Returns:
+        Clauses joined by semicolons, without a full stop; "" if `rows` has none of the measures.
+    """
+    found, same, untested = [], [], []
+    for measure in measures:
+        row = rows.get(measure.name)
+        if row is None:
+            continue
+        name = measure.title[0].lower() + measure.title[1:]
+        entry = dataclasses.asdict(measure)
+        if row["p_adjusted"] is None:
+            untested.append(name)
+        elif row["p_adjusted"] < ALPHA:
+            verb = "rises" if row["difference"] > 0 else "falls"
+            amount = difference_text(entry, abs(row["difference"])).lstrip("+")
+            unit = " points" if measure.unit == "%" else ""
+            ends = " to ".join(value_text(entry, mean) for mean in row["means"])
+            found.append(
+                f"{name} {verb} by {amount}{unit} ({ends}, adjusted {p_text(row['p_adjusted'])})"
+            )
+        else:
+            same.append(name)
+    if same:
+        found.append(f"no difference measured in {', '.join(same)}")
+    if untested:
+        found.append(f"not testable, for want of seeds or of spread: {', '.join(untested)}")
+    return "; ".join(found)
 
 
 def _primary_sentences(

@@ -64,10 +64,15 @@ def run_path(out: Path, method: str, seed: int) -> Path:
     return out / "runs" / f"{method}-seed{seed}.json"
 
 
+def model_path(out: Path, method: str, seed: int) -> Path:
+    """Where a trained network is kept."""
+    return out / "models" / f"{method}-seed{seed}.keras"
+
+
 def read_run(out: Path, method: str, seed: int) -> dict[str, Any] | None:
     """A finished run, or None."""
     path = run_path(out, method, seed)
-    parts = "method seed test validation train corruption consistency history"
+    parts = "method seed test validation train corruption consistency inference history"
     run = read_json(path, *parts.split())
     if run is not None and (run["method"], run["seed"]) != (method, seed):
         warnings.warn(f"{path} holds another run and will be made again", stacklevel=2)

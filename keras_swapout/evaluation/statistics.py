@@ -71,6 +71,44 @@ def welch(first: Sequence[float], second: Sequence[float], level: float = 1 - AL
     return Welch(difference, difference - half, difference + half, t, df, p)
 
 
+def paired(first: Sequence[float], second: Sequence[float], level: float = 1 - ALPHA) -> Welch:
+    """Two-sided paired t-test and interval: the same seeds, or images, under two conditions.
+
+        d_i = second_i - first_i,   t = mean(d) / (s_d / sqrt(n)),   df = n - 1
+
+    The same numbers as `scipy.stats.ttest_rel(second, first)`.
+
+    Args:
+        first, second: at least two values each, as many of the one as of the other.
+        level: coverage of the interval.
+
+    Returns:
+        A `Welch`.
+
+    Raises:
+        ValueError: fewer than two pairs, unequal lengths, or differences without any spread.
+
+    Example:
+        >>> result = paired([1.0, 2.0, 3.0], [2.0, 4.0, 3.5])
+        >>> print(f"{result.difference:.2f} ({result.low:.2f} to {result.high:.2f}), "
+        ...       f"p {result.p:.3f}")
+        1.17 (-0.73 to 3.06), p 0.118
+
+    Source: Student (W. S. Gosset), "The probable error of a mean", Biometrika 6 (1908).
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"at least two pairs are needed, got {len(first)} and {len(second)}")
+    differences = np.subtract(second, first)
+    if not spread(differences):
+        raise ValueError("the differences have no spread, so t is undefined")
+    difference, df = float(differences.mean()), len(differences) - 1
+    error = spread(differences) / math.sqrt(len(differences))
+    half = float(special.stdtrit(df, (1 + level) / 2)) * error
+    t = difference / error
+    p = 2 * float(special.stdtr(df, -abs(t)))
+    return Welch(difference, difference - half, difference + half, t, float(df), p)
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values.
 
