@@ -6,16 +6,12 @@ import pytest
 
 stats = pytest.importorskip("scipy.stats", reason='pip install "keras-swapout[pilot]"')
 
+from keras_swapout.evaluation.measure import difference_text, p_text, value_text  # noqa: E402
 from keras_swapout.evaluation.statistics import holm, mean_interval, welch  # noqa: E402
 from keras_swapout.pilot import compare as module  # noqa: E402
 from keras_swapout.pilot import measures  # noqa: E402
 from keras_swapout.pilot.compare import compare  # noqa: E402
-from keras_swapout.pilot.measures import (  # noqa: E402
-    MEASURES,
-    difference_text,
-    p_text,
-    value_text,
-)
+from keras_swapout.pilot.measures import MEASURES  # noqa: E402
 
 PERCENT = {"unit": "%", "digits": 1}
 

@@ -7,10 +7,17 @@ pytest.importorskip("tensorflow_datasets", reason='pip install "keras-swapout[pi
 pytest.importorskip("skimage", reason='pip install "keras-swapout[pilot]"')
 pytest.importorskip("cv2", reason='pip install "keras-swapout[pilot]"')
 
-from keras_swapout.pilot import corruptions
-from keras_swapout.pilot.corruptions import CORRUPTIONS, corrupt, severities
+from keras_swapout.evaluation import corruptions
+from keras_swapout.evaluation.corruptions import (
+    CORRUPTIONS,
+    MORE,
+    corrupt,
+    severities,
+    suitable,
+)
 
 NOISE = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
+RANDOM = (*NOISE, "glass_blur", "fog", "elastic_transform", "spatter")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,7 @@ def test_each_severity_is_worse_than_the_one_before(name, kind, request):
     np.testing.assert_array_equal(images, original)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", [*CORRUPTIONS, *MORE])
 def test_the_seed_decides_and_the_global_state_stays(name, photographs):
     np.random.seed(7)  # noqa: NPY002
     expected = np.random.random()  # noqa: NPY002
@@ -63,12 +70,12 @@ def test_the_seed_decides_and_the_global_state_stays(name, photographs):
     a, b, c = (corrupt(photographs, name, 3, seed) for seed in (0, 0, 1))
     assert np.random.random() == expected  # noqa: NPY002
     np.testing.assert_array_equal(a, b)
-    assert np.array_equal(a, c) == (name not in NOISE)
+    assert np.array_equal(a, c) == (name not in RANDOM)
 
 
-@pytest.mark.parametrize("name", NOISE)
-def test_images_have_noise_of_their_own(name):
-    same = np.full((2, 16, 16, 3), 100, np.uint8)
+@pytest.mark.parametrize("name", RANDOM)
+def test_images_have_noise_of_their_own(name, photographs):
+    same = photographs[[0, 0]]
     first, second = corrupt(same, name, 3, seed=0)
     assert not np.array_equal(first, second)
 
@@ -123,6 +130,40 @@ def test_large_images_are_not_enlarged():
     image = np.random.default_rng(0).integers(0, 256, (130, 140, 3), np.uint8)
     result = corrupt(image[None], "gaussian_blur", 4, seed=0)
     np.testing.assert_array_equal(result[0], published.gaussian_blur(image, 4))
+
+
+@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("severity", [1, 4])
+@pytest.mark.filterwarnings("ignore")  # of the published functions
+def test_those_written_out_are_the_published_ones(name, severity):
+    from tensorflow_datasets.image_classification import corruptions as published
+
+    rows, columns = np.mgrid[:224, :224]
+    image = np.stack([rows, columns, (rows * columns) % 224], axis=-1).astype(np.uint8)
+    result = corrupt(image[None], name, severity, seed=3)[0]
+    np.random.seed(3)  # noqa: NPY002
+    expected = getattr(published, name)(image, severity)
+    # Within rounding: the sums are in another order.
+    assert np.abs(result.astype(int) - expected).max() <= 1
+    assert np.mean(result != expected) < 0.01
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 9, 3), (64, 40, 1), (130, 150, 3)])
+@pytest.mark.filterwarnings("error")
+def test_every_suitable_corruption_takes_every_image(shape):
+    rng = np.random.default_rng(0)
+    for images in (rng.integers(0, 256, (2, *shape), np.uint8), np.zeros((1, *shape), np.uint8)):
+        for name in suitable(shape):
+            result = corrupt(images, name, 2, seed=0)
+            assert result.shape == images.shape and result.dtype == np.uint8
+            assert name == "spatter" or not images.any() or not np.array_equal(result, images)
+
+
+def test_what_is_suitable():
+    every = {*CORRUPTIONS, *MORE}
+    assert set(suitable((224, 224, 3))) == every
+    assert every - set(suitable((128, 300, 1))) == {"saturate"}
+    assert every - set(suitable((127, 300, 3))) == {"pixelate"}
 
 
 def test_no_images():

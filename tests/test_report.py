@@ -10,6 +10,7 @@ for package in ("jinja2", "matplotlib", "rich", "scipy"):
 
 from rich.console import Console  # noqa: E402
 
+from keras_swapout.evaluation.plots import pooled_bins  # noqa: E402
 from keras_swapout.pilot import plots  # noqa: E402
 from keras_swapout.pilot.compare import compare  # noqa: E402
 from keras_swapout.pilot.report import print_table, write_report  # noqa: E402
@@ -278,12 +279,12 @@ def test_pooled_bins_are_weighted():
     second = {"edges": [0, 0.5, 1], "count": [0, 3], "confidence": [None, 1.0]}
     runs = [{"calibration": first | {"accuracy": [None, 0.0]}}]
     runs += [{"calibration": second | {"accuracy": [None, 1.0]}}, {}]
-    count, confidence, accuracy = plots.pooled_bins(runs)
+    count, confidence, accuracy = pooled_bins(runs)
     assert count.tolist() == [0, 4]
     assert np.isnan(confidence[0]) and confidence[1] == pytest.approx(0.9)
     assert accuracy[1] == pytest.approx(0.75)
     with pytest.raises(ValueError, match="bins"):
-        plots.pooled_bins([*runs, {"calibration": first | {"edges": [0, 1]}}])
+        pooled_bins([*runs, {"calibration": first | {"edges": [0, 1]}}])
 
 
 def test_accuracy_against_severity_starts_clean():

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_swapout.evaluation.measure import Measure, value_text
 from keras_swapout.evaluation.statistics import ALPHA, holm, spread, welch
-from keras_swapout.pilot.measures import MEASURES, Measure, value_text
+from keras_swapout.pilot.measures import MEASURES
 from keras_swapout.pilot.verdicts import changes
 
 CONSISTENCY = (

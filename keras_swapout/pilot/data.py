@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_swapout import datasets
 from keras_swapout.evaluation.corruptions import CORRUPTIONS, corrupt
+from keras_swapout.evaluation.data import stratified
 from keras_swapout.pilot.settings import Settings
 
 SEVERITIES = (1, 3, 5)
@@ -97,27 +98,3 @@ class PilotData:
         """The part "data" of the results."""
         values = dataclasses.asdict(self.info)
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-
-
-def stratified(labels: np.ndarray, size: int) -> np.ndarray:
-    """Indices of `size` samples that keep the shares of the classes, always the same ones.
-
-    Args:
-        labels: (n,), ints.
-        size: how many; all where there are fewer.
-
-    Returns:
-        Sorted indices, (min(size, n),).
-
-    Example:
-
-    >>> labels = np.array([0, 1] * 10)
-    >>> np.bincount(labels[stratified(labels, 6)]).tolist()
-    [3, 3]
-    """
-    count = len(labels)
-    size = min(size, count)
-    shuffled = np.random.default_rng(0).permutation(count)
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    # Every (n / size)-th of the samples sorted by class.
-    return np.sort(by_class[np.arange(size) * count // size])

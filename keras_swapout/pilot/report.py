@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import math
-import re
 import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from keras_swapout.pilot.measures import difference_text, p_text, value_text
+from keras_swapout.evaluation.measure import difference_text, p_text, value_text
 from keras_swapout.pilot.verdicts import BASELINE, BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.console import Console
 
 MARKS = {BETTER: "▲", WORSE: "▼", NO_DIFFERENCE: "=", NOT_TESTABLE: "?"}
 COLOURS = {BETTER: "green", WORSE: "red", NO_DIFFERENCE: "dim", NOT_TESTABLE: "dim"}
-ASCII = str.maketrans({"▲": "+", "▼": "-", "−": "-", "–": "-", "±": "+/-", "×": "x", "…": "..."})
 
 # The settings that the command line takes, in the order to show them.
 OPTIONS = (
@@ -81,17 +74,13 @@ def print_table(
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from keras_swapout.evaluation.page import for_terminal
 
     console = console or Console()
     narrow = console.width < 100
 
-    def text(content: str, style: str = "") -> Text:
-        if console.options.ascii_only:
-            content = content.translate(ASCII).encode("ascii", "replace").decode()
-        # `Text` rather than markup: a folder may be called "[red]".
-        return Text(content, style=style)
-
+    text = for_terminal(console)
     console.print()
     console.print(text(comparison["answer"], "bold"))
     for sentence in comparison["details"]:
@@ -200,12 +189,12 @@ def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out:
         'report.html'
     """
     try:
-        import jinja2
-
+        from keras_swapout.evaluation import page
+        from keras_swapout.evaluation import plots as shared
         from keras_swapout.pilot import plots
 
         figures = {
-            name: _svg(figure, name)
+            name: page.svg(figure, name)
             for name, draw in plots.FIGURES.items()
             if (figure := draw(results, comparison)) is not None
         }
@@ -213,14 +202,6 @@ def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out:
         raise ImportError(
             f'{error}. Install what is missing with: pip install "keras-swapout[pilot]"'
         ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        # By hand, since the default goes by the file's suffix, which is not .html.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     settings = dict(results.get("settings") or {})
     surroundings = dict(results.get("environment") or {})
     data = dict(results.get("data") or {})
@@ -229,9 +210,9 @@ def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out:
     corrupted = settings.get("corruption_images")
     if corrupted and comparison["test_images"]:
         corrupted = min(corrupted, comparison["test_images"])
-    page = environment.get_template("report.html.j2").render(
+    text = page.template(Path(__file__).parent / "report.html.j2").render(
         name=str(data.get("name", "")),
-        data=_described(data),
+        data=page.described(data),
         comparison=comparison,
         rows=_rows(comparison),
         notes=[(m["title"], m["note"]) for m in comparison["measures"] if m["note"]],
@@ -246,15 +227,19 @@ def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out:
         styles=plots.styles(results),
         methods=results["methods"],
         figures=figures,
-        few=plots.FEW,
-        corruptions=_corruptions(results),
+        few=shared.FEW,
+        corruptions=page.corruptions(
+            plots.by_method(results),
+            {m: s.title for m, s in plots.styles(results).items()},
+            BASELINE,
+        ),
         corruption_images=corrupted,
         timing=results.get("timing") or {},
         seeds=sorted({run["seed"] for run in results["runs"]}),
         minutes=sum(run.get("seconds") or 0 for run in results["runs"]) / 60,
-        recipe=_flat(recipe) if isinstance(recipe, Mapping) else str(recipe),
-        settings=_flat(settings),
-        environment=_flat(surroundings),
+        recipe=page.flat(recipe) if isinstance(recipe, Mapping) else str(recipe),
+        settings=page.flat(settings),
+        environment=page.flat(surroundings),
         command=command,
         limits=LIMITS,
         agreement=comparison["agreement"],
@@ -263,7 +248,7 @@ def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -300,46 +285,6 @@ def _rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _corruptions(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Mean accuracy by method and corruption, and the shade of its difference from plain."""
-    every = (name for run in results["runs"] for name in run.get("corruption") or ())
-    names = list(dict.fromkeys(every))
-    means: dict[str, list[float]] = {}
-    for method in results["methods"]:
-        runs = [run for run in results["runs"] if run["method"] == method]
-        values = [
-            [v for run in runs for v in ((run.get("corruption") or {}).get(name) or {}).values()]
-            for name in names
-        ]
-        if any(values):
-            means[method] = [float(np.mean(v)) if v else math.nan for v in values]
-    if not means:
-        return None
-    base = means.get(BASELINE)
-    rows = []
-    for method, accuracies in means.items():
-        shift = np.subtract(accuracies, base) if base else np.zeros(len(names))
-        rows.append(
-            {
-                "name": method,
-                "title": str(results["methods"][method].get("title", method)),
-                "cells": [
-                    {
-                        "accuracy": "–" if math.isnan(value) else f"{100 * value:.1f}",
-                        "up": bool(delta > 0),
-                        # Full colour at 15 points, so that a page without real differences
-                        # stays pale.
-                        "shade": 0.0
-                        if math.isnan(delta)
-                        else round(0.5 * min(1.0, abs(delta) / 0.15), 2),
-                    }
-                    for value, delta in zip(accuracies, shift, strict=True)
-                ],
-            }
-        )
-    return {"names": [str(name).replace("_", " ") for name in names], "rows": rows}
-
-
 def _command(settings: Mapping[str, Any]) -> str | None:
     """The command line with these settings, written out in full."""
     if "data" not in settings:
@@ -351,65 +296,3 @@ def _command(settings: Mapping[str, Any]) -> str | None:
             several = value if isinstance(value, list | tuple) else [value]
             words += [f"--{name.replace('_', '-')}", *map(str, several)]
     return shlex.join(words)
-
-
-def _described(data: dict[str, Any]) -> list[tuple[str, str]]:
-    classes = data.get("classes") or []
-    shown = ", ".join(map(str, classes[:20])) + (", …" if len(classes) > 20 else "")
-    sizes = data.get("sizes") or {}
-    entries = {
-        "Name": data.get("name"),
-        "Source and licence": data.get("source"),
-        "Images": ", ".join(f"{size:,} {split}" for split, size in sizes.items()),
-        "Shape": " × ".join(map(str, data.get("image_shape") or [])),
-        "Classes": f"{len(classes)}: {shown}" if classes else "",
-        "Mean per channel": _plain(data.get("mean") or ""),
-        "Deviation per channel": _plain(data.get("std") or ""),
-    }
-    known = {"name", "source", "sizes", "image_shape", "classes", "mean", "std"}
-    rest = {key: value for key, value in data.items() if key not in known}
-    return [(key, str(value)) for key, value in entries.items() if value] + _flat(rest)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines, keys joined by dots."""
-    lines = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            lines += _flat(value, f"{prefix}{key}.")
-        else:
-            lines.append((f"{prefix}{key}".replace("_", " "), _plain(value)))
-    return lines
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _svg(figure: Figure, name: str) -> Any:
-    """The figure as an `<svg>` element that takes the page's font and colours."""
-    import matplotlib
-    from markupsafe import Markup
-
-    from keras_swapout.pilot import plots
-
-    buffer = io.StringIO()
-    # Text as text: it can be searched, and takes the page's font. The salt makes the same figure
-    # the same bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    # Several figures share one page, so their identifiers must differ.
-    svg = re.sub(r'(<\w[^<>]*?\s)id="', rf'\1id="{name}-', svg)
-    svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
-    svg = svg.replace(plots.INK, "currentColor").replace(plots.PAPER, "var(--paper)")
-    return Markup(svg)

@@ -7,18 +7,15 @@ import dataclasses
 import importlib.util
 import io
 import os
-import platform
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
 from keras_swapout._version import __version__
 from keras_swapout.evaluation import store
-from keras_swapout.hardware import cpu_name
+from keras_swapout.hardware import environment
 from keras_swapout.pilot import settings as options
 from keras_swapout.pilot.methods import find
 from keras_swapout.pilot.settings import Settings
@@ -99,7 +96,7 @@ def run_pilot(
 
     results = {
         "settings": record,
-        "environment": _environment(before + time.perf_counter() - start),
+        "environment": environment(before + time.perf_counter() - start),
         "data": data.describe(),
         "methods": {
             name: {key: getattr(find(name), key) for key in ("title", "formula", "alone", "alpha")}
@@ -187,40 +184,6 @@ def _check_packages():
             f"The pilot needs the missing package(s) {', '.join(missing)}. Install them with: "
             'pip install "keras-swapout[pilot]"'
         )
-
-
-def _environment(seconds):
-    backend = keras.backend.backend()
-    module = importlib.import_module(backend)
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": backend,
-        "backend_version": module.__version__,
-        "numpy": np.__version__,
-        "keras_swapout": __version__,
-        "cpu": cpu_name(),
-        "device": _device(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": seconds,
-    }
-
-
-def _device():
-    """The accelerator's name, or "CPU"."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.devices()[0].device_kind
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return "CPU"
-    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
 
 
 def _csv(runs):

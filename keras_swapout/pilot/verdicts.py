@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_swapout.evaluation.measure import Measure, difference_text, p_text, value_text
 from keras_swapout.evaluation.statistics import ALPHA
-from keras_swapout.pilot.measures import PRIMARY, Measure, difference_text, p_text, value_text
+from keras_swapout.pilot.measures import PRIMARY
 
 BASELINE = "plain"
 BETTER = "better"
