@@ -4,13 +4,12 @@ settings.py     what to run, the defaults for each data set, what may change in 
 methods.py      the methods: the only place to add one
 data.py         images as every run sees them, corrupted ones included
 training.py     one method's network, compiled once, trained afresh for each seed
-scores.py       accuracy, likelihood, calibration, as functions of logits
 timing.py       step and inference time, methods interleaved
-store.py        files that survive an interruption
 progress.py     what the terminal shows
 run.py          the loop
-measures.py     which numbers are compared, and how they are written: the only place to add one
-statistics.py   Welch, Holm and Student
+measures.py     which numbers are compared: the only place to add one
+inference.py    each method's ways of predicting, and what recalibration gains
+agreement.py    what R-Block claims
 compare.py      every method against plain; verdicts.py says it in sentences
 report.py       the table and the page; plots.py, its figures
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.evaluation.statistics import holm, paired, spread
+from keras_swapout.evaluation.statistics import ALPHA, holm, paired, spread
 from keras_swapout.evaluation.ways import DETERMINISTIC, RECALIBRATED
 from keras_swapout.pilot.measures import MEASURES
 from keras_swapout.pilot.verdicts import changes
@@ -87,15 +87,22 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
         tested = [row for row in rows if row["p"] is not None]
         for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_adjusted"] = adjusted
-    sentences = []
+    sentences, unchanged = [], []
     for name, rows in methods.items():
-        title = str(results["methods"][name].get("title", name))
-        sentences += [
-            f"{title}: {way} against {DETERMINISTIC}: {changes(QUALITY, row['measures'])}."
-            for way, row in rows.items()
-            if way != DETERMINISTIC
-        ]
+        title, others = str(results["methods"][name].get("title", name)), []
+        for way, row in rows.items():
+            if any((m["p_adjusted"] or 1) < ALPHA for m in row["measures"].values()):
+                text = changes(QUALITY, row["measures"])
+                sentences.append(f"{title}: {way} against {DETERMINISTIC}: {text}.")
+            elif way != DETERMINISTIC:
+                others.append(way)
         sentences += _closed(title, rows)
+        unchanged += [f"{title} ({', '.join(others)})"] if others else []
+    if unchanged:
+        sentences.append(
+            f"No difference from {DETERMINISTIC} inference was established for "
+            f"{'; '.join(unchanged)}."
+        )
     return {
         "ways": ways,
         "measures": [dataclasses.asdict(measure) for measure in QUALITY],
@@ -137,7 +144,7 @@ def _closed(title: str, rows: Mapping[str, Any]) -> list[str]:
     many = [way for way in rows if way not in (DETERMINISTIC, RECALIBRATED)]
     if not many or RECALIBRATED not in rows:
         return []
-    parts = []
+    closed, open_ = [], []
     for name, words in (("accuracy", "error"), ("nll", "negative log likelihood")):
         sign = -1 if name == "accuracy" else 1
         d, r, s = (
@@ -146,12 +153,20 @@ def _closed(title: str, rows: Mapping[str, Any]) -> list[str]:
         )
         if (s < d).all():
             share = (d.mean() - r.mean()) / (d.mean() - s.mean())
-            parts.append(f"{100 * share:.0f} % of it in {words}".replace("-", "−"))
+            closed.append(f"{100 * share:.0f} % of it in {words}".replace("-", "−"))
         else:
-            parts.append(f"there is none in {words} in every seed")
-    once, cost = rows[RECALIBRATED]["once"], rows[many[-1]]["cost"]
-    return [
-        f"{title}: of the gap between deterministic inference and {many[-1]}, recalibration closes "
-        f"{'; '.join(parts)}. It took {once:.1f} s once; {many[-1]} costs {cost:.0f} times as much "
-        "as one prediction, every time."
-    ]
+            open_.append(words)
+    sentences = []
+    if open_:
+        sentences.append(
+            f"{title}: {many[-1]} is not better than deterministic inference in "
+            f"{' or '.join(open_)} in every seed, so there is no such gap to close."
+        )
+    if closed:
+        once, cost = rows[RECALIBRATED]["once"], rows[many[-1]]["cost"]
+        sentences.append(
+            f"{title}: of the gap between deterministic inference and {many[-1]}, recalibration "
+            f"closes {' and '.join(closed)}. It took {once:.1f} s once; {many[-1]} costs "
+            f"{cost:.0f} times as much as one prediction, every time."
+        )
+    return sentences

@@ -252,6 +252,36 @@ def agreement(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
     return figure
 
 
+def inference(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Error and likelihood of each way of inference, a line for each method.
+
+    Arguments and result as for `seeds`.
+    """
+    found = comparison["inference"]
+    if not found:
+        return None
+    drawn = {name: style for name, style in styles(results).items() if name in found["methods"]}
+    panels = (
+        ("Test error (%)", "accuracy", lambda v: 100 * (1 - v)),
+        ("Negative log likelihood", "nll", lambda v: v),
+    )
+    figure, both = new_figure(10.5, max(4.2, legend_height(drawn)), columns=2)
+    for axes, (label, key, shown) in zip(both, panels, strict=True):
+        for name, style in drawn.items():
+            ways = found["methods"][name]
+            values = {
+                found["ways"].index(way): [shown(v) for v in row["measures"][key]["values"]]
+                for way, row in ways.items()
+            }
+            add_band(axes, list(values), values.__getitem__, style, marker=True)
+        titles = [way.replace("stochastic ", "") for way in found["ways"]]
+        axes.set_xticks(range(len(titles)), titles)
+        axes.set_title(label, loc="left", fontsize=10, color=INK)
+        log_if_wide(axes)
+    add_legend(figure, {name: legend_key(s, marker=True) for name, s in drawn.items()}, drawn)
+    return figure
+
+
 _AGREEMENT = ("two_way_kl", "disagreement", "loss_gap")
 
 
@@ -313,6 +343,7 @@ FIGURES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | Non
     "cost": cost,
     "agreement": agreement,
     "alpha": alpha,
+    "inference": inference,
 }
 
 

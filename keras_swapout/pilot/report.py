@@ -126,6 +126,8 @@ def print_table(
     console.print(text(comparison["test"], "dim"))
     if comparison["agreement"]:
         _print_agreement(comparison, console, text)
+    if comparison["inference"]:
+        _print_inference(comparison, console, text)
 
 
 def _print_agreement(comparison, console, text):
@@ -148,6 +150,36 @@ def _print_agreement(comparison, console, text):
         console.print(text(sentence))
 
 
+def _print_inference(comparison, console, text):
+    from rich import box
+    from rich.table import Table
+
+    found = comparison["inference"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("", "Inference"):
+        table.add_column(heading)
+    for measure in found["measures"]:
+        unit = f" ({measure['unit']})" if measure["unit"] else ""
+        heading = "\n".join(textwrap.wrap(measure["title"] + unit, 12))
+        table.add_column(text(heading), justify="right", no_wrap=True)
+    table.add_column(text("Time ×"), justify="right")
+    for row in inference_rows(comparison):
+        table.add_row(
+            text(row["title"] if row["first"] else ""), text(row["way"]), *map(text, row["cells"])
+        )
+    console.print()
+    console.print(table)
+    for sentence in found["sentences"]:
+        console.print(text(sentence))
+
+
+def _sampled_images(comparison):
+    from keras_swapout.pilot.training import SAMPLED_IMAGES
+
+    size = comparison["test_images"]
+    return "the" if size is None else f"{min(size, SAMPLED_IMAGES):,}"
+
+
 def agreement_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The consistency table's cells as text: mean and standard deviation over seeds."""
     rows = []
@@ -161,6 +193,26 @@ def agreement_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
             cells.append(cell)
         title = comparison["methods"][name]["title"]
         rows.append({"name": name, "title": title, "cells": cells})
+    return rows
+
+
+def inference_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cells of the table of ways of inference as text: mean and deviation, and the time."""
+    rows = []
+    for name, ways in comparison["inference"]["methods"].items():
+        for number, (way, row) in enumerate(ways.items()):
+            cells = []
+            for measure in comparison["inference"]["measures"]:
+                summary = row["measures"][measure["name"]]
+                cell = value_text(measure, summary["mean"], unit=False)
+                if summary["sd"] is not None:
+                    cell += f" ± {value_text(measure, summary['sd'], unit=False)}"
+                cells.append(cell)
+            title = comparison["methods"][name]["title"]
+            cells.append(f"{row['cost']:.2g}" if row["cost"] < 10 else f"{row['cost']:.0f}")
+            rows.append(
+                {"name": name, "title": title, "way": way, "first": number == 0, "cells": cells}
+            )
     return rows
 
 
@@ -244,6 +296,9 @@ def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out:
         limits=LIMITS,
         agreement=comparison["agreement"],
         agreement_rows=agreement_rows(comparison) if comparison["agreement"] else [],
+        inference=comparison["inference"],
+        inference_rows=inference_rows(comparison) if comparison["inference"] else [],
+        inference_images=_sampled_images(comparison),
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
