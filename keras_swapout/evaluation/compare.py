@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from keras_swapout.evaluation import verdicts
-from keras_swapout.evaluation.measure import Measure
+from keras_swapout.evaluation.measure import BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Measure
 from keras_swapout.evaluation.measures import COMPARED, MEASURES
 from keras_swapout.evaluation.statistics import ALPHA, holm, mean_interval, paired, spread, welch
 from keras_swapout.evaluation.ways import DETERMINISTIC
-from keras_swapout.pilot.verdicts import BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE
 
 
 def compare(

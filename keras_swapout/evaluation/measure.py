@@ -1,4 +1,4 @@
-"""One number that is measured, and how a reader sees it."""
+"""One number that is measured, what is said of it, and how a reader sees it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
+
+# Verdicts on a difference, and their marks in tables.
+BETTER = "better"
+WORSE = "worse"
+NO_DIFFERENCE = "no difference measured"
+NOT_TESTABLE = "not testable"
+MARKS = {BETTER: "▲", WORSE: "▼", NO_DIFFERENCE: "=", NOT_TESTABLE: "?"}
+MARK_COLOURS = {BETTER: "green", WORSE: "red", NO_DIFFERENCE: "dim", NOT_TESTABLE: "dim"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +110,11 @@ def p_text(p: float | None) -> str:
         return "p = 1"
     # Three decimals near the threshold, where two would round 0.0497 up to it.
     return f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "no runs", "1 run", "2 runs"."""
+    return f"{'no' if number == 0 else f'{number:,}'} {noun}{'' if number == 1 else 's'}"
 
 
 def at(tree: Mapping[str, Any], path: str) -> float | None:

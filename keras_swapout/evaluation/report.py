@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from keras_swapout.evaluation import page, plots
 from keras_swapout.evaluation.drawing import COLOURS, DASHES, MARKERS, Style
-from keras_swapout.evaluation.measure import difference_text, p_text, value_text
+from keras_swapout.evaluation.measure import (
+    MARK_COLOURS,
+    MARKS,
+    difference_text,
+    p_text,
+    value_text,
+)
 from keras_swapout.evaluation.measures import COMPARED
-from keras_swapout.pilot.report import COLOURS as VERDICT_COLOURS
-from keras_swapout.pilot.report import MARKS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +93,7 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
             cell = row["cells"][measure["name"]]
             content, verdict = text(cell["mean"]), cell["verdict"]
             parts = [
-                text(f" {MARKS[verdict]}", VERDICT_COLOURS[verdict]) if verdict else None,
+                text(f" {MARKS[verdict]}", MARK_COLOURS[verdict]) if verdict else None,
                 text(f"{chr(10) if narrow else ' '}± {cell['sd']}", "dim") if cell["sd"] else None,
             ]
             for part in filter(None, parts if narrow else reversed(parts)):

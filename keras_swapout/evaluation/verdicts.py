@@ -6,11 +6,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_swapout.evaluation.measure import difference_text, p_text, value_text
+from keras_swapout.evaluation.measure import (
+    BETTER,
+    NO_DIFFERENCE,
+    NOT_TESTABLE,
+    WORSE,
+    counted,
+    difference_text,
+    p_text,
+    value_text,
+)
 from keras_swapout.evaluation.measures import COMPARED, MEASURES, PRIMARY
 from keras_swapout.evaluation.statistics import ALPHA
 from keras_swapout.evaluation.ways import DETERMINISTIC
-from keras_swapout.pilot.verdicts import BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE, counted
 
 MOST = 4  # comparisons named one by one in a sentence
 _NAMES = {measure.name: measure.title[0].lower() + measure.title[1:] for measure in MEASURES}

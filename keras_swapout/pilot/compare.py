@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.evaluation.measure import Measure, at
+from keras_swapout.evaluation.measure import (
+    BETTER,
+    NO_DIFFERENCE,
+    NOT_TESTABLE,
+    WORSE,
+    Measure,
+    at,
+    counted,
+)
 from keras_swapout.evaluation.statistics import ALPHA, holm, spread, welch
 from keras_swapout.pilot import verdicts
 from keras_swapout.pilot.agreement import agreement
 from keras_swapout.pilot.inference import inference
 from keras_swapout.pilot.measures import MEASURES, PRIMARY
-from keras_swapout.pilot.verdicts import (
-    BASELINE,
-    BETTER,
-    NO_DIFFERENCE,
-    NOT_TESTABLE,
-    WORSE,
-    counted,
-)
+from keras_swapout.pilot.verdicts import BASELINE
 
 
 def compare(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_swapout.evaluation.measure import difference_text, p_text, value_text
-from keras_swapout.pilot.verdicts import BASELINE, BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE
+from keras_swapout.evaluation.measure import (
+    BETTER,
+    MARK_COLOURS,
+    MARKS,
+    NO_DIFFERENCE,
+    NOT_TESTABLE,
+    WORSE,
+    difference_text,
+    p_text,
+    value_text,
+)
+from keras_swapout.pilot.verdicts import BASELINE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-MARKS = {BETTER: "▲", WORSE: "▼", NO_DIFFERENCE: "=", NOT_TESTABLE: "?"}
-COLOURS = {BETTER: "green", WORSE: "red", NO_DIFFERENCE: "dim", NOT_TESTABLE: "dim"}
 
 # The settings that the command line takes, in the order to show them.
 OPTIONS = (
@@ -109,7 +117,7 @@ def print_table(
                 content.append(text(f"{chr(10) if narrow else ' '}± {cell['sd']}", "dim"))
             if len(comparison["methods"]) > 1:
                 mark = MARKS.get(cell["verdict"], " ")
-                content.append(text(f" {mark}", COLOURS.get(cell["verdict"], "")))
+                content.append(text(f" {mark}", MARK_COLOURS.get(cell["verdict"], "")))
             cells.append(content)
         for key in ("train_step_ratio", "inference_ratio") if timed else ():
             ratio = (row["cost"] or {}).get(key)

@@ -6,15 +6,21 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_swapout.evaluation.measure import Measure, difference_text, p_text, value_text
+from keras_swapout.evaluation.measure import (
+    BETTER,
+    NO_DIFFERENCE,
+    NOT_TESTABLE,
+    WORSE,
+    Measure,
+    counted,
+    difference_text,
+    p_text,
+    value_text,
+)
 from keras_swapout.evaluation.statistics import ALPHA
 from keras_swapout.pilot.measures import PRIMARY
 
 BASELINE = "plain"
-BETTER = "better"
-WORSE = "worse"
-NO_DIFFERENCE = "no difference measured"
-NOT_TESTABLE = "not testable"
 FEW = 4  # methods named one by one in a sentence
 
 
@@ -341,8 +347,3 @@ def _listed(items: Sequence[str], word: str = "and") -> str:
     # A title may have commas of its own.
     comma = "; " if any("," in item for item in items) else ", "
     return f" {word} ".join(filter(None, [comma.join(items[:-1]), *items[-1:]]))
-
-
-def counted(number: int, noun: str) -> str:
-    """ "no runs", "1 run", "2 runs"."""
-    return f"{'no' if number == 0 else f'{number:,}'} {noun}{'' if number == 1 else 's'}"
