@@ -385,6 +385,7 @@ def test_preprocessing_that_is_not_random_stays():
     assert found.variance.min() > 0
 
 
+@pytest.mark.tensorflow
 def test_the_layers_of_keras_sample():
     sequence, image = normal(5, 6, 3), 1 + np.abs(normal(5, 4, 4, 2))
     plain = Head(None)

@@ -924,6 +924,7 @@ def test_a_subclassed_network_is_built_without_a_warning():
         step(trained_by(make_subclassed()), x, y)
 
 
+@pytest.mark.tensorflow
 def test_training_brings_the_views_together():
     """Three runs on digits: with alpha the views agree better than without, in each."""
     data = load_digits()

@@ -136,6 +136,11 @@ def test_rate_zero_is_the_identity(layer):
     assert not layer(0.0).stochastic and layer(0.1).stochastic
 
 
+# Statistics of the masks, under one backend: every backend draws the same bits, which
+# test_every_backend_draws_the_same_regions compares.
+
+
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "rate, shape, block_size",
     [
@@ -153,6 +158,7 @@ def test_every_position_drops_at_the_rate(rate, shape, block_size):
     check_frequency(drops, rate)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("rate", [0.02, 0.5, 0.8])
 def test_every_channel_drops_at_the_rate(rate):
     check_frequency(dropped(BDropDML(rate, seed=2), (6000, 9)), rate)
@@ -160,6 +166,7 @@ def test_every_channel_drops_at_the_rate(rate):
     check_frequency(drops, rate)
 
 
+@pytest.mark.tensorflow
 def test_channels_are_independent():
     for drops in (
         dropped(BDropDML(0.3, seed=4), (8000, 6)),
@@ -169,6 +176,7 @@ def test_channels_are_independent():
         check_frequency(np.stack(together, -1), 0.09)
 
 
+@pytest.mark.tensorflow
 def test_two_positions_share_a_cell_as_often_as_a_uniform_shift_has_it():
     """P(both dropped) = s r + (1 - s) r^2, s = prod over axes of max(0, 1 - distance / block)."""
     rate, sides, blocks = 0.4, (5, 4), (3, 2)
@@ -186,6 +194,7 @@ def test_bdropdml_drops_whole_channels(shape):
     assert len(kept_by_sample) == 40
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "sides, blocks", [((24, 18), (3, 3)), ((24, 18), (2, 5)), ((60,), (7,)), ((8, 6, 9), (2, 3, 4))]
 )
@@ -201,6 +210,7 @@ def test_regions_are_cells_of_one_grid_for_each_sample(sides, blocks):
         assert sum(len(borders(sample, axis, 2 * block)) == 2 for sample in drops) > 25
 
 
+@pytest.mark.tensorflow
 def test_the_shift_of_the_grid_is_uniform():
     drops = dropped(SDropDML(0.5, (3, 4), seed=9), (1200, 30, 32, 1))[..., 0]
     shifts = np.zeros((3, 4), int)
@@ -210,6 +220,7 @@ def test_the_shift_of_the_grid_is_uniform():
     assert stats.chisquare(shifts.ravel()).pvalue > P
 
 
+@pytest.mark.tensorflow
 def test_channels_draw_their_own_regions_on_the_grid_of_their_sample():
     drops = dropped(SDropDML(0.5, 3, per_channel=True, seed=5), (30, 15, 12, 8))
     for sample in drops:
@@ -217,6 +228,7 @@ def test_channels_draw_their_own_regions_on_the_grid_of_their_sample():
         assert len({sample[..., channel].tobytes() for channel in range(8)}) == 8
 
 
+@pytest.mark.tensorflow
 def test_a_block_larger_than_the_map_cuts_it_in_two_at_most():
     drops = dropped(SDropDML(0.5, (9, 20), seed=3), (400, 6, 5, 1))[..., 0]
     for axis in (1, 2):
@@ -244,6 +256,7 @@ def test_channels_first_with_regions_of_their_own():
     assert all(on_one_grid(sample, (1, 2, 4)) for sample in drops[:40])
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("layer", [*EACH[:3], lambda: BDropDML(0.9, seed=1)])
 def test_the_mean_of_many_draws_is_the_input(layer):
     layer, x, draws = layer(), normal((4, 5, 3)), 4000
@@ -256,6 +269,7 @@ def test_the_mean_of_many_draws_is_the_input(layer):
 # Views
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.7])
 @pytest.mark.parametrize(
     "layer, shape",
@@ -281,6 +295,7 @@ def test_two_views_overlap_no_more_than_they_must(layer, shape, rate):
     np.testing.assert_array_equal(first, dropped(layer(rate), (samples, *shape)))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("layer", [lambda: BDropDML(0.5, seed=3), lambda: SDropDML(0.5, 2, seed=3)])
 def test_of_four_views_pairs_are_complements_and_different_pairs_independent(layer):
     drops = dropped(layer(), (4 * 4000, 3, 2, 2), Views(4)).reshape(4, 4000, 3, 2, 2)
@@ -290,6 +305,7 @@ def test_of_four_views_pairs_are_complements_and_different_pairs_independent(lay
     check_frequency(drops[2], 0.5)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("layer", [lambda: BDropDML(0.5, seed=3), lambda: SDropDML(0.5, 2, seed=3)])
 def test_views_that_are_no_complements_are_independent(layer):
     views = Views(3, complementary=False)
@@ -299,12 +315,14 @@ def test_views_that_are_no_complements_are_independent(layer):
     np.testing.assert_array_equal(drops[0], dropped(layer(), (4000, 3, 2, 2)))
 
 
+@pytest.mark.tensorflow
 def test_both_views_of_a_sample_have_one_grid():
     first, second = np.split(dropped(SDropDML(0.3, 3, seed=3), (80, 24, 24, 1), Views(2)), 2)
     for sample in first | second:
         assert on_one_grid(sample[..., 0], (3, 3))
 
 
+@pytest.mark.tensorflow
 def test_views_of_dropblock_are_independent():
     drops = dropped(DropBlock2D(0.5, 2, seed=3), (2 * 4000, 3, 4, 1), Views(2))
     first, second = drops[:4000], drops[4000:]
@@ -351,6 +369,7 @@ def test_views_of_swapout(granularity, draw):
         check_frequency(both[one], 2 * theta - 1)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("granularity", ["unit", "channel", "sample", "batch"])
 def test_four_views_of_swapout(granularity, draw):
     layer = Swapout(0.5, 0.5, granularity=granularity, seed=2)
@@ -391,6 +410,7 @@ def test_a_skipforward_in_two_views_swaps_its_branches(draw):
 # DropBlock
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "rate, sides, block_size",
     [
@@ -407,6 +427,7 @@ def test_dropblock_drops_every_position_at_the_closed_form(rate, sides, block_si
     check_frequency(drops, closed_form(rate, sides, block_size))
 
 
+@pytest.mark.tensorflow
 def test_dropblock_draws_as_the_slow_algorithm_does():
     """The number of units dropped in a map tells overlaps of blocks, which no position does."""
     maps, rng = 4000, np.random.default_rng(0)
@@ -429,6 +450,7 @@ def test_the_figures_of_the_docstring_follow_from_the_closed_form():
     assert f"{100 * position[3, 3]:.1f} % in the middle" in DropBlock2D.__doc__
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("block_size", [1, 2, 3, (2, 5), 9])
 def test_dropblock_drops_unions_of_blocks_inside_the_map(block_size):
     drops = dropped(DropBlock2D(0.4, block_size, seed=1), (20, 6, 7, 3))
@@ -442,6 +464,7 @@ def test_dropblock_drops_unions_of_blocks_inside_the_map(block_size):
     assert 0.1 < drops.mean() < 0.6
 
 
+@pytest.mark.tensorflow
 def test_channels_of_dropblock_are_independent():
     drops = dropped(DropBlock2D(0.4, 3, seed=1), (4000, 4, 4, 3))
     probability = closed_form(0.4, (4, 4), (3, 3))
@@ -501,6 +524,7 @@ def test_modes_agree_bit_for_bit(layer, views):
             np.testing.assert_array_equal(y, eager)
 
 
+@pytest.mark.tensorflow
 def test_every_backend_draws_the_same_regions(start_python, result):
     running = {}
     for name in ("tensorflow", "jax", "torch"):
