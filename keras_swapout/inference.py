@@ -119,7 +119,8 @@ def predict(
             package. The mean is the same and its standard error smaller, the marginal distribution
             of a sample unchanged. Other layers draw independently.
         seed: an int in [0, 2**31): the same seed, data, `batch_size` and `samples`, the same
-            masks. None: the layers' own sequences go on.
+            masks. None: the layers' own sequences go on. (Under torch Keras' own layers draw from
+            torch's global generator unless they have a seed of their own.)
         tolerance: for "auto", a number > 0 in units of the mean (a probability).
         max_samples: for "auto", an int >= 20.
         return_samples: whether to keep every sample in memory. See `Predictor.stream` for more

@@ -108,8 +108,9 @@ def batch_norm_statistics(model: keras.Model) -> list[tuple[np.ndarray, np.ndarr
     >>> batch_norm_statistics(model)[0][1].tolist()
     [1.0, 1.0]
     """
+    # Copies: torch's arrays would change with the layers.
     return [
-        (ops.convert_to_numpy(layer.moving_mean), ops.convert_to_numpy(layer.moving_variance))
+        tuple(np.array(ops.convert_to_numpy(v)) for v in (layer.moving_mean, layer.moving_variance))
         for layer in _batch_norms(model)
     ]
 

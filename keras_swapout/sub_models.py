@@ -101,7 +101,7 @@ def put_back(
     trainable = {id(v) for v in model.trainable_variables}
     kept = {id(generator.state) for generator in generators} if not masks else set()
     state = [v for v in model.variables if id(v) not in trainable | kept]
-    values = [ops.convert_to_numpy(v) for v in state]
+    values = [np.array(ops.convert_to_numpy(v)) for v in state]  # torch would hand out a view
     try:
         if seed is not None:
             for number, generator in enumerate(generators):
