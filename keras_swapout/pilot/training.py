@@ -60,8 +60,9 @@ class Trainer:
         # of the first run for that, and the first run would see other batches than the rest.
         self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
         self.logits(data.train.images[:1])
+        images = data.info.standardise(data.train.images[:1])
         for name in self.ways.names:
-            self.ways.predict(name, data.info.standardise(data.train.images[:1]))
+            self.ways.predict(name, images.repeat(TIMED_IMAGES, axis=0))
 
     def run(
         self, seed: int, on_epoch: OnEpoch | None = None, path: Path | None = None
