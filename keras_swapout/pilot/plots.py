@@ -268,13 +268,16 @@ def inference(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
     figure, both = new_figure(10.5, max(4.2, legend_height(drawn)), columns=2)
     for axes, (label, key, shown) in zip(both, panels, strict=True):
         for name, style in drawn.items():
-            ways = found["methods"][name]
             values = {
                 found["ways"].index(way): [shown(v) for v in row["measures"][key]["values"]]
-                for way, row in ways.items()
+                for way, row in found["methods"][name].items()
             }
+            if len(drawn) > 3:  # more bands would hide each other
+                values = {place: [float(np.mean(v))] for place, v in values.items()}
             add_band(axes, list(values), values.__getitem__, style, marker=True)
+        # The second name a line lower than the first, to have room.
         titles = [way.replace("stochastic ", "") for way in found["ways"]]
+        titles[1:2] = [f"\n{title}" for title in titles[1:2]]
         axes.set_xticks(range(len(titles)), titles)
         axes.set_title(label, loc="left", fontsize=10, color=INK)
         log_if_wide(axes)

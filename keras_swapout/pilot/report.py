@@ -164,8 +164,8 @@ def _print_inference(comparison, console, text):
 
     found = comparison["inference"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading in ("", "Inference"):
-        table.add_column(heading)
+    table.add_column("")
+    table.add_column("Inference", no_wrap=True)
     for measure in found["measures"]:
         unit = f" ({measure['unit']})" if measure["unit"] else ""
         heading = "\n".join(textwrap.wrap(measure["title"] + unit, 12))
@@ -173,7 +173,9 @@ def _print_inference(comparison, console, text):
     table.add_column(text("Time ×"), justify="right")
     for row in inference_rows(comparison):
         table.add_row(
-            text(row["title"] if row["first"] else ""), text(row["way"]), *map(text, row["cells"])
+            text(row["title"] if row["first"] else ""),
+            text(row["way"].replace("stochastic ", "")),
+            *map(text, row["cells"]),
         )
     console.print()
     console.print(table)
