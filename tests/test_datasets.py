@@ -359,6 +359,7 @@ def test_importing_the_module_imports_nothing_heavy():
     assert run.stdout.split("\n")[:2] == ["set()", "False"]
 
 
+@pytest.mark.tensorflow
 def test_cifar10():
     tfds = pytest.importorskip("tensorflow_datasets")
     if not tfds.builder("cifar10").is_prepared():

@@ -582,6 +582,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert called["out"] == "evaluate-photos" and called["severities"] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.tensorflow
 def test_importing_the_package_leaves_the_evaluation_alone():
     code = "import sys, keras_swapout; sys.exit('keras_swapout.evaluation' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -50,6 +50,7 @@ def parameters(version, depth, width, classes=10, channels=3):
 
 
 @BUILDERS
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("depth, width, millions", [(20, 1, 0.27), (20, 2, 1.09), (32, 4, 7.43)])
 def test_parameters_of_the_swapout_networks(build, depth, width, millions):
     model = build(depth, width)
@@ -59,6 +60,7 @@ def test_parameters_of_the_swapout_networks(build, depth, width, millions):
 
 
 @BUILDERS
+@pytest.mark.tensorflow
 def test_parameters_of_another_network(build):
     model = build(14, 3, classes=7, input_shape=(8, 8, 5))
     count = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)

@@ -95,6 +95,7 @@ def test_masks_are_the_documented_function_of_seed_and_step(coupling, granularit
         np.testing.assert_array_equal(y, theta_1 + 2 * theta_2)
 
 
+@pytest.mark.tensorflow
 def test_every_backend_draws_the_same_masks(start_python, result):
     running = {}
     for name in ("tensorflow", "jax", "torch"):

@@ -237,6 +237,7 @@ def test_a_finished_pilot_trains_nothing(finished, monkeypatch):
     assert again["runs"] == results["runs"] and again["timing"] == results["timing"]
 
 
+@pytest.mark.tensorflow
 def test_a_kept_network_is_not_trained_again(finished, tmp_path, monkeypatch):
     results, out = finished
     shutil.copytree(out / "models", tmp_path / "models")
@@ -309,6 +310,7 @@ def start(out):
     )
 
 
+@pytest.mark.tensorflow
 def test_killed_then_interrupted_then_finished(tmp_path):
     process = start(tmp_path)
     while not list(tmp_path.glob("runs/*.json")):
@@ -340,6 +342,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
         assert results["runs"][0] == json.loads(before[1])
 
 
+@pytest.mark.tensorflow
 def test_importing_the_package_leaves_the_pilot_alone():
     code = "import sys, keras_swapout; sys.exit('keras_swapout.pilot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
