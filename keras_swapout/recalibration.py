@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_swapout import backend
 from keras_swapout.batches import batches, first
-from keras_swapout.fork import sublayers
+from keras_swapout.fork import is_functional, plain_view, sublayers
 from keras_swapout.moments import Moments
 from keras_swapout.rblock import RBlock
 from keras_swapout.sub_models import overridden
@@ -54,7 +54,8 @@ def recalibrate_batch_norm(
         verbose: whether to show progress, a step for each layer.
 
     Returns:
-        The recalibrated `keras.Model`: the copy, not compiled, or `model`.
+        The recalibrated `keras.Model`: `model` or the copy, which is compiled where `model` is, at
+        least with its loss.
 
     A layer that is called several times gets the statistics of all its calls pooled; in a chain of
     its own calls the later ones see its former statistics. Under a `tf.distribute` strategy, with a
@@ -295,13 +296,13 @@ def _call_order(model, inputs):
 
 
 def copied(model: keras.Model) -> keras.Model:
-    """A model with layers of its own and the same weights.
+    """A model with layers of its own and the same weights, compiled with the same loss.
 
     Raises:
         ValueError: the model can't be made again from its configuration.
     """
     try:
-        copy = keras.models.clone_model(model)
+        copy = _clone(model)
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         copy.set_weights(model.get_weights())
@@ -311,7 +312,19 @@ def copied(model: keras.Model) -> keras.Model:
             "a get_config and a from_config that make it again. Keep batch_norm_statistics(model) "
             "to be able to go back."
         ) from error
+    if model.compiled and not copy.compiled:
+        copy.compile(loss=model.loss, jit_compile=model.jit_compile)
     return copy
+
+
+def _clone(model):
+    try:
+        return keras.models.clone_model(model)
+    except Exception:
+        if not is_functional(model):
+            raise
+        # Keras compiles the clone as well, which fails with a loss that it can't make again.
+        return keras.models.clone_model(plain_view(model))
 
 
 def _batch_norms(model):

@@ -531,3 +531,16 @@ def test_two_replicas_find_what_one_device_finds(start_python, result):
         same(first, alone, rtol=1e-5, atol=1e-5)
     mean, variance = np.array(found["dense"][0][2:])
     assert mean == pytest.approx(0, abs=1e-5) and variance == pytest.approx(1, rel=1e-2)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("loss", ["mse", lambda y_true, y_pred: (y_true - y_pred) ** 2])
+def test_a_copy_is_compiled_where_the_model_is(loss):
+    x = normal(20, 4)
+    model = keras.Sequential([Input((4,)), L.BatchNormalization(), L.Dense(3)])
+    model.compile("sgd", loss, metrics=["mae"])
+    copy = recalibrated(model, x)
+    assert copy.compiled and copy.evaluate(x, x[:, :3], verbose=0)
+    if loss == "mse":  # so that three linear units are not taken for the logits of three classes
+        found = ks.inference.predict(copy, x).mean
+        np.testing.assert_allclose(found, array(copy(x)), rtol=1e-5, atol=1e-6)
