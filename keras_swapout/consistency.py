@@ -11,6 +11,7 @@ from keras import ops
 from keras_swapout import metrics
 from keras_swapout.distribution import activations, heads
 from keras_swapout.divergence import Head, log_probabilities
+from keras_swapout.layers.base import checked_count
 from keras_swapout.rblock import RBlock
 from keras_swapout.sub_models import SubModels, masks_only, put_back, sampled_layers
 from keras_swapout.views import Views
@@ -57,13 +58,9 @@ class TrainInferenceConsistency:
         batch_size: int = 64,
         head: Head | None = None,
     ) -> None:
-        for name, value, least in (("samples", samples, 2), ("batch_size", batch_size, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"Argument `{name}` must be an int >= {least}. Received: {name}={value!r}"
-                )
+        self.samples = checked_count(samples, "samples", 2)
+        self.batch_size = checked_count(batch_size, "batch_size")
         self.model = model.model if isinstance(model, RBlock) else model
-        self.samples, self.batch_size = samples, batch_size
         self.head = _checked_head(self.model) if head is None else head
         self._sub_models = SubModels(
             self.model, Views(samples, complementary=False), stochastic=sampled_layers

@@ -19,7 +19,7 @@ from keras_swapout.batches import batches, length, mapped, rows
 from keras_swapout.distribution import heads
 from keras_swapout.divergence import Head
 from keras_swapout.fork import is_functional, plain_view
-from keras_swapout.layers.base import checked_number, checked_seed
+from keras_swapout.layers.base import checked_count, checked_number, checked_seed
 from keras_swapout.prediction import (
     Deterministic,
     Prediction,
@@ -174,10 +174,10 @@ class Predictor:
         self.model = model.model if isinstance(model, RBlock) else model
         self.auto = isinstance(samples, str) and samples == "auto"
         if samples is not None and not self.auto:
-            _check_count("samples", samples, 1, " or 'auto'")
+            checked_count(samples, "samples", also=" or 'auto'")
         if batch_size is not None:
-            _check_count("batch_size", batch_size, 1)
-        _check_count("max_samples", max_samples, STEP)
+            checked_count(batch_size, "batch_size")
+        checked_count(max_samples, "max_samples", STEP)
         if self.auto and return_samples:
             raise ValueError(
                 "Argument `return_samples` needs the same number of samples for every input. "
@@ -444,10 +444,3 @@ class _Progress:
     def finish(self):
         if self.bar:
             self.bar.update(self.done, finalize=True)
-
-
-def _check_count(name, value, least, also=""):
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"Argument `{name}` must be an int >= {least}{also}. Received: {name}={value!r}"
-        )

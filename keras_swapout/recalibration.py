@@ -17,6 +17,7 @@ from keras import ops
 from keras_swapout import backend
 from keras_swapout.batches import batches, first
 from keras_swapout.fork import is_functional, plain_view, sublayers
+from keras_swapout.layers.base import checked_count
 from keras_swapout.moments import Moments
 from keras_swapout.rblock import RBlock
 from keras_swapout.sub_models import overridden
@@ -173,13 +174,9 @@ class Recalibrator:
         self, data: Any, steps: int | None = None, batch_size: int = 256, verbose: bool = False
     ) -> None:
         """Arguments and errors as for `recalibrate_batch_norm`."""
-        for name, value in (("steps", steps), ("batch_size", batch_size)):
-            if value is None and name == "steps":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"Argument `{name}` must be an int >= 1. Received: {name}={value!r}"
-                )
+        if steps is not None:
+            checked_count(steps, "steps")
+        checked_count(batch_size, "batch_size")
         if isinstance(data, Iterator):  # spent after the first pass
             raise ValueError(
                 "Argument `data` must be something that can be gone through again, for there is a "
@@ -217,6 +214,8 @@ class _Pass(keras.Model):
         # Each runs a few times: under TensorFlow XLA would take longer to compile than to run.
         self.jit_compile = keras.backend.backend() == "jax"
         self.built = True
+        # Made once: under tf.distribute it is a function that is traced when it is first called.
+        self._run = backend.on_replicas(self) or self.predict_on_batch
 
     def call(self, inputs, training=None):
         seen = {id(layer): [] for layer in self.layers_seen}
@@ -232,21 +231,14 @@ class _Pass(keras.Model):
 
         with overridden(self.layers_seen, watch):
             self.model(inputs, training=False)
-        return [
-            [
-                ops.stack([ops.convert_to_tensor(x) for x in part])
-                for part in zip(*calls, strict=True)
-            ]
-            for calls in seen.values()
-        ]
+        return [[ops.stack(part) for part in zip(*calls, strict=True)] for calls in seen.values()]
 
     def moments(self, layer, data):
         """Of one of the layers, pooled over all of the data."""
         place = self.layers_seen.index(layer)
-        run = backend.on_replicas(self) or self.predict_on_batch
         total = None
         for batch in data:
-            rows = zip(*map(ops.convert_to_numpy, run(batch)[place]), strict=True)
+            rows = zip(*map(ops.convert_to_numpy, self._run(batch)[place]), strict=True)
             for count, mean, squares in rows:
                 part = Moments(count.astype(np.float64), mean, squares)
                 total = part if total is None else total.pooled(part)

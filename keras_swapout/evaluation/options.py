@@ -8,6 +8,8 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+from keras_swapout.layers.base import checked_count
+
 SPLITS = ("test", "all")
 SCALES = ("standardise", "unit", "raw")
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -60,10 +62,10 @@ class Options:
 
         fix("data", str(self.data))
         for name in ("samples", "corruption_images"):
-            _check_count(name, getattr(self, name))
+            checked_count(getattr(self, name), name)
         for name in ("limit", "image_size", "batch_size"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+                checked_count(getattr(self, name), name)
         _check_choice("split", self.split, SPLITS)
         _check_choice("scale", self.scale, SCALES)
         for name in ("mean", "std"):
@@ -119,8 +121,3 @@ def _check_choice(name, value, choices):
         raise ValueError(
             f"Argument `{name}` must be one of {', '.join(choices)}. Received: {name}={value!r}"
         )
-
-
-def _check_count(name, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"Argument `{name}` must be an int >= 1. Received: {name}={value!r}")

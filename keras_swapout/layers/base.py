@@ -78,6 +78,15 @@ def checked_seed(seed: int | None) -> int | None:
     return int(seed)
 
 
+def checked_count(value: Any, name: str, least: int = 1, also: str = "") -> int:
+    """`value`, or a ValueError unless it is an int >= `least`; `also` says what else would do."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"Argument `{name}` must be an int >= {least}{also}. Received: {name}={value!r}"
+        )
+    return value
+
+
 def checked_number(value: Any, fits: Callable[[float], bool], name: str, expected: str) -> float:
     """`value` as a float, or an error that says what the argument must be.
 

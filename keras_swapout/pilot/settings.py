@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_swapout.layers.base import checked_count
 from keras_swapout.pilot.methods import ALPHA, METHODS, REFERENCE, find, with_alpha
 
 #: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
@@ -244,19 +245,14 @@ def _alphas(alphas):
 def _check(settings):
     model_version(settings.model)
     for name in ("seeds", "width", "epochs", "batch_size", "corruption_images"):
-        _check_count(name, getattr(settings, name))
+        checked_count(getattr(settings, name), name)
     for name in ("limit", "image_size"):
         if getattr(settings, name) is not None:
-            _check_count(name, getattr(settings, name))
+            checked_count(getattr(settings, name), name)
     for count in settings.samples or (None,):
-        _check_count("samples", count)
+        checked_count(count, "samples")
     rate = settings.learning_rate
     if not isinstance(rate, numbers.Real) or not 0 < rate < float("inf"):
         raise ValueError(
             f"Argument `learning_rate` must be a number above 0. Received: learning_rate={rate!r}"
         )
-
-
-def _check_count(name, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"Argument `{name}` must be an int >= 1. Received: {name}={value!r}")
