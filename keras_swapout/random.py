@@ -235,20 +235,25 @@ def halves(word: Any, ops: ModuleType = keras_ops) -> tuple[Any, Any]:
     return low, ops.right_shift(word, _constant(16, ops))
 
 
-def threshold(probability: float) -> int:
+def threshold(probability: Any) -> Any:
     """The integer t in 0 .. 65536 for which P(half word < t) is nearest to `probability`.
 
         t = round(65536 p),   |t / 65536 - p| <= 2**-17,   exact at 0 and 1
 
     Args:
-        probability: a float in [0, 1].
+        probability: a float in [0, 1], or a float32 tensor.
+
+    Returns:
+        An int, or for a tensor words of its shape.
 
     Example:
 
     >>> threshold(0.0), threshold(0.5), threshold(1.0)
     (0, 32768, 65536)
     """
-    return round(probability * LEVELS)
+    if isinstance(probability, (int, float)):
+        return round(probability * LEVELS)
+    return _as_words(keras_ops.round(probability * LEVELS), keras_ops)
 
 
 def replica_offset(samples: Any) -> Any:

@@ -20,7 +20,7 @@ from keras_swapout.views import current
 
 
 def drop_cells(
-    x: Any, key: Any, rate: float, blocks: Sequence[int | None], channel_axis: int = -1
+    x: Any, key: Any, rate: Any, blocks: Sequence[int | None], channel_axis: int = -1
 ) -> Any:
     """One draw of dropout on the cells of a grid.
 
@@ -35,7 +35,7 @@ def drop_cells(
     Args:
         x: a tensor (N, ...) of floating dtype.
         key: two words from `keras_swapout.random.key`.
-        rate: DROP probability, in [0, 1).
+        rate: DROP probability, in [0, 1): a float or a scalar tensor.
         blocks: for each axis after the batch the length of a cell, an int >= 1, or None: one cell
             from end to end.
         channel_axis: 1 or -1; both draw the same cells.
@@ -109,7 +109,7 @@ _drop = backend.fused(_drop_body)
 
 
 def drop_block(
-    x: Any, key: Any, rate: float, block_size: tuple[int, int], channel_axis: int = -1
+    x: Any, key: Any, rate: Any, block_size: tuple[int, int], channel_axis: int = -1
 ) -> Any:
     """One draw of the published DropBlock.
 
@@ -121,7 +121,7 @@ def drop_block(
     Args:
         x: a tensor (N, H, W, C), or (N, C, H, W) with `channel_axis=1`, of floating dtype.
         key: two words from `keras_swapout.random.key`.
-        rate: the DROP rate that gamma aims at, in [0, 1).
+        rate: the DROP rate that gamma aims at, in [0, 1): a float or a scalar tensor.
         block_size: (b_h, b_w), ints >= 1; a block larger than the map is the whole map.
         channel_axis: 1 or -1.
 

@@ -23,8 +23,8 @@ def merge(
     x: Any,
     fx: Any,
     key: Any,
-    thetas: tuple[float, float],
-    scales: tuple[float, float] = (1.0, 1.0),
+    thetas: tuple[Any, Any],
+    scales: tuple[Any, Any] = (1.0, 1.0),
     coupling: str = "independent",
     granularity: str = "unit",
     channel_axis: int = -1,
@@ -36,7 +36,7 @@ def merge(
     Args:
         x, fx: X and F(X), tensors of one shape (N, ...) and one floating dtype.
         key: two words from `keras_swapout.random.key`.
-        thetas: keep probabilities of X and of F(X), floats in [0, 1].
+        thetas: keep probabilities of X and of F(X): floats in [0, 1] or scalar tensors.
         scales: factors s1, s2 of the kept units.
         coupling: "independent", "shared" (Theta2 = Theta1) or "complementary"
             (Theta2 = 1 - Theta1).

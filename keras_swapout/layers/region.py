@@ -21,13 +21,21 @@ from keras_swapout.layers.drop import drop_block, drop_cells
 class _Dropout(RandomLayer):
     """Dropout at a `rate`: the identity at inference, `drop` in training."""
 
+    probabilities = ("rate",)
+
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = checked_number(rate, lambda n: 0 <= n < 1, "rate", "a number in [0, 1)")
+        self._make_variables()
 
     @property
     def stochastic(self) -> bool:
-        return random.threshold(self.rate) > 0
+        return self.adjustable or random.threshold(self.rate) > 0
+
+    @property
+    def rate_in_force(self) -> Any:
+        """The drop rate: a number, or a scalar tensor."""
+        return self.adjusted[0] * self.ramp if self.adjustable else self.rate
 
     @property
     def overlap(self) -> float:
@@ -59,6 +67,9 @@ class BDropDML(_Dropout):
             sample never drop the same channel; above, they must share 2 rate - 1 of them.
         data_format: "channels_last" or "channels_first"; default
             `keras.config.image_data_format()`.
+        adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
+            and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
+            then has two weights.
         seed: an int in [0, 2**31), or None for a random one.
 
     Call with a tensor (batch, ..., channels) of rank >= 2 and floating dtype.
@@ -88,7 +99,7 @@ class BDropDML(_Dropout):
         rank = _rank(x, self.name, least=2)
         blocks: list[int | None] = [None] * rank
         blocks[self.channel_axis] = 1
-        return drop_cells(x, key, self.rate, blocks[1:], self.channel_axis)
+        return drop_cells(x, key, self.rate_in_force, blocks[1:], self.channel_axis)
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
@@ -110,6 +121,9 @@ class SDropDML(_Dropout):
         per_channel: whether each channel draws its own regions; otherwise all share them.
         data_format: "channels_last" or "channels_first"; default
             `keras.config.image_data_format()`.
+        adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
+            and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
+            then has two weights.
         seed: an int in [0, 2**31), or None for a random one.
 
     Call with a tensor (batch, *spatial, channels) of rank >= 3 and floating dtype.
@@ -154,7 +168,7 @@ class SDropDML(_Dropout):
         blocks: list[int | None] = list(sizes)
         channel = 1 if self.per_channel else None
         blocks.insert(0 if self.channel_axis == 1 else axes, channel)
-        return drop_cells(x, key, self.rate, blocks, self.channel_axis)
+        return drop_cells(x, key, self.rate_in_force, blocks, self.channel_axis)
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
@@ -178,6 +192,9 @@ class DropBlock2D(_Dropout):
             is the whole map.
         data_format: "channels_last" or "channels_first"; default
             `keras.config.image_data_format()`.
+        adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
+            and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
+            then has two weights.
         seed: an int in [0, 2**31), or None for a random one.
 
     Call with a tensor (batch, height, width, channels) of floating dtype. Where a side of it is not
@@ -226,9 +243,8 @@ class DropBlock2D(_Dropout):
                 f"Received: shape {tuple(x.shape)}"
             )
         size = self.block_size
-        return drop_block(
-            x, key, self.rate, size if isinstance(size, tuple) else (size,) * 2, self.channel_axis
-        )
+        size = size if isinstance(size, tuple) else (size,) * 2
+        return drop_block(x, key, self.rate_in_force, size, self.channel_axis)
 
 
 def _block_size(value: Any) -> int | tuple[int, ...]:

@@ -46,6 +46,9 @@ class Swapout(RandomLayer):
             paper, which never rescales. Both thetas must be at least 2**-17.
         data_format: "channels_last" or "channels_first", for granularity "channel"; default
             `keras.config.image_data_format()`.
+        adjustable: whether the thetas are non-trainable variables, so that `layer.adjust(theta_1=
+            0.7)` and `keras_swapout.callbacks.Ramp` change them without compiling anything again.
+            The layer then has two weights.
         seed: an int in [0, 2**31), or None for a random one. Two layers with the same seed draw
             the same masks.
 
@@ -69,6 +72,7 @@ class Swapout(RandomLayer):
     """
 
     arguments = ("theta_1", "theta_2", "coupling", "granularity", "rescale")
+    probabilities = ("theta_1", "theta_2")
 
     def __init__(
         self,
@@ -80,9 +84,10 @@ class Swapout(RandomLayer):
         *,
         rescale: bool = False,
         data_format: str | None = None,
+        adjustable: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(seed=seed, data_format=data_format, **kwargs)
+        super().__init__(seed=seed, data_format=data_format, adjustable=adjustable, **kwargs)
         self.theta_1 = probability(theta_1, "theta_1")
         self.theta_2 = probability(theta_2, "theta_2")
         self.coupling = one_of(coupling, COUPLINGS, "coupling")
@@ -100,10 +105,21 @@ class Swapout(RandomLayer):
                 "2**-17, the smallest probability that is not drawn as 0. "
                 f"Received: theta_1={theta_1}, theta_2={theta_2}"
             )
+        self._make_variables()
 
     @property
     def stochastic(self) -> bool:
-        return {random.threshold(self.theta_1), random.threshold(self.theta_2)} - CERTAIN != set()
+        drawn = {random.threshold(self.theta_1), random.threshold(self.theta_2)} - CERTAIN
+        return self.adjustable or drawn != set()
+
+    @property
+    def thetas(self) -> Any:
+        """theta_1 and theta_2 as they are in force: two numbers, or two scalar tensors."""
+        if not self.adjustable:
+            return self.theta_1, self.theta_2
+        thetas = ops.convert_to_tensor(self.adjusted)
+        thetas = thetas + (1 - self.ramp) * (1 - thetas)
+        return thetas[0], thetas[1]
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Before Keras casts the inputs: once cast, a difference of dtypes can't be seen.
@@ -112,18 +128,18 @@ class Swapout(RandomLayer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x, fx = inputs
-        if self.theta_1 == self.theta_2 == 1.0:
+        theta_1, theta_2 = self.thetas
+        if not self.adjustable and theta_1 == theta_2 == 1.0:
             return ops.add(x, fx)
         if not training:
-            weights = (1.0, 1.0) if self.rescale else (self.theta_1, self.theta_2)
+            weights = (1.0, 1.0) if self.rescale else (theta_1, theta_2)
             return ops.add(_scaled(x, weights[0]), _scaled(fx, weights[1]))
-        scales = (1 / self.theta_1, 1 / self.theta_2) if self.rescale else (1.0, 1.0)
         return merge(
             x,
             fx,
             random.key(self.seed_generator),
-            (self.theta_1, self.theta_2),
-            scales,
+            (theta_1, theta_2),
+            (1 / theta_1, 1 / theta_2) if self.rescale else (1.0, 1.0),
             self.coupling,
             self.granularity,
             channel_axis=self.channel_axis,
@@ -148,7 +164,7 @@ class ResidualDropout(Swapout):
 
     Args:
         theta: probability of KEEPING a unit, in [0, 1].
-        **kwargs: `granularity`, `rescale`, `data_format`, `seed`: as for `Swapout`.
+        **kwargs: `granularity`, `rescale`, `data_format`, `adjustable`, `seed`: as for `Swapout`.
 
     Raises:
         TypeError, ValueError: as `Swapout`.
@@ -167,8 +183,12 @@ class ResidualDropout(Swapout):
     arguments = ("theta", "granularity", "rescale")
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
-        self.theta = probability(theta, "theta")
-        super().__init__(self.theta, self.theta, coupling="shared", **kwargs)
+        theta = probability(theta, "theta")
+        super().__init__(theta, theta, coupling="shared", **kwargs)
+
+    @property
+    def theta(self) -> float:
+        return self.theta_1
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
@@ -180,7 +200,7 @@ class SkipForward(Swapout):
 
     Args:
         theta: probability of keeping X (and of dropping F(X)), in [0, 1].
-        **kwargs: `granularity`, `rescale`, `data_format`, `seed`: as for `Swapout`.
+        **kwargs: `granularity`, `rescale`, `data_format`, `adjustable`, `seed`: as for `Swapout`.
 
     Raises:
         TypeError, ValueError: as `Swapout`.
@@ -199,8 +219,12 @@ class SkipForward(Swapout):
     arguments = ("theta", "granularity", "rescale")
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
-        self.theta = probability(theta, "theta")
-        super().__init__(self.theta, 1.0 - self.theta, coupling="complementary", **kwargs)
+        theta = probability(theta, "theta")
+        super().__init__(theta, 1.0 - theta, coupling="complementary", **kwargs)
+
+    @property
+    def theta(self) -> float:
+        return self.theta_1
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
@@ -214,7 +238,7 @@ class StochasticDepth(Swapout):
         survival_probability: probability of KEEPING the block, in [0, 1].
         granularity: "batch", one Theta for the whole batch, as in the papers; "sample", one for
             each sample ("drop path"); "channel" and "unit" are finer still.
-        **kwargs: `rescale`, `data_format`, `seed`: as for `Swapout`.
+        **kwargs: `rescale`, `data_format`, `adjustable`, `seed`: as for `Swapout`.
 
     Raises:
         TypeError, ValueError: as `Swapout`.
@@ -236,12 +260,18 @@ class StochasticDepth(Swapout):
     def __init__(
         self, survival_probability: float = 0.5, granularity: str = "batch", **kwargs: Any
     ) -> None:
-        self.survival_probability = probability(survival_probability, "survival_probability")
-        super().__init__(1.0, self.survival_probability, granularity=granularity, **kwargs)
+        theta = probability(survival_probability, "survival_probability")
+        super().__init__(1.0, theta, granularity=granularity, **kwargs)
+
+    @property
+    def survival_probability(self) -> float:
+        return self.theta_2
 
 
-def _scaled(x: Any, weight: float) -> Any:
-    return x if weight == 1.0 else ops.multiply(x, weight)
+def _scaled(x: Any, weight: Any) -> Any:
+    if isinstance(weight, float):
+        return x if weight == 1.0 else ops.multiply(x, weight)
+    return ops.multiply(x, ops.cast(weight, x.dtype))
 
 
 def _check_pair(inputs: Any, name: str, casts: bool) -> None:
