@@ -49,7 +49,8 @@ class RBlock(keras.Model):
     Args:
         model: the network, with stochastic layers in it. Its weights are trained in place.
         alpha: weight of the consistency term: a number >= 0, or a schedule, a function of the
-            training step (a scalar tensor) such as a `keras.optimizers.schedules` object.
+            training step (a scalar tensor) such as a `keras.optimizers.schedules` object. A number
+            is held as a variable: `model.alpha = 0.3` changes it without compiling anything again.
         divergence: "kl", "js" (bounded by log 2), "mse" (for regression), or a function (first,
             second) -> values (batch, ...). For several outputs also a list or a dict by output
             name; None leaves an output out. Outputs without a loss are left out.
@@ -112,16 +113,7 @@ class RBlock(keras.Model):
         # The network casts its inputs itself, as it does without R-Block.
         super().__init__(**{"autocast": False, **kwargs})
         self.model = model
-        self.alpha = (
-            alpha
-            if callable(alpha)
-            else checked_number(
-                alpha,
-                lambda n: 0 <= n < math.inf,
-                "alpha",
-                "a number >= 0 or a function of the training step",
-            )
-        )
+        self._alpha = alpha if callable(alpha) else _checked_alpha(alpha)
         self.divergence = _checked_divergence(divergence)
         self.fraction = checked_number(
             fraction, lambda n: 0 < n <= 1, "fraction", "a number in (0, 1]"
@@ -134,7 +126,7 @@ class RBlock(keras.Model):
             self.output_names = plain_view(model).output_names
         self._task_loss = keras.metrics.Mean(name=TASK_LOSS)
         self._consistency = keras.metrics.Mean(name=CONSISTENCY)
-        if callable(self.alpha):
+        if callable(alpha):
             self.steps = self.add_weight(
                 name="steps",
                 initializer="zeros",
@@ -142,10 +134,35 @@ class RBlock(keras.Model):
                 trainable=False,
                 aggregation="only_first_replica",
             )
+        else:
+            self._weight = self.add_weight(
+                name="alpha",
+                initializer=keras.initializers.Constant(self._alpha),
+                dtype="float32",
+                autocast=False,
+                trainable=False,
+            )
         self.built = model.built
         self._checked = model.built  # what is not built may yet make its layers
         if self._checked:
             _check_layers(model)
+
+    @property
+    def alpha(self) -> float | Callable[[Any], Any]:
+        """Weight of the consistency term. A number can be set anew at any time: it is a variable of
+        the training step, so nothing is compiled again.
+        """
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        if callable(self._alpha) or callable(value):
+            raise ValueError(
+                "Argument `alpha` of RBlock can be set anew if both are numbers, as a schedule is "
+                f"part of the training step. Received: alpha={value!r} after {self._alpha!r}"
+            )
+        self._alpha = _checked_alpha(value)
+        self._weight.assign(self._alpha)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not _training_step.get():
@@ -188,10 +205,11 @@ class RBlock(keras.Model):
         samples, replicas = _samples(x), backend.replicas()
         self._task_loss.update_state(task * replicas, sample_weight=samples)
         self._consistency.update_state(consistency * replicas, sample_weight=samples)
-        alpha = self.alpha
-        if callable(alpha):
-            alpha = ops.cast(alpha(ops.convert_to_tensor(self.steps)), task.dtype)
+        if callable(self._alpha):
+            alpha = ops.cast(self._alpha(ops.convert_to_tensor(self.steps)), task.dtype)
             self.steps.assign_add(1)
+        else:
+            alpha = ops.cast(self._weight, task.dtype)
         return task + alpha * consistency
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -352,6 +370,11 @@ def _check_layers(model):
             f"all units: {listed}. Their difference is largest at 0.5.",
             stacklevel=3,
         )
+
+
+def _checked_alpha(alpha):
+    expected = "a number >= 0 or a function of the training step"
+    return checked_number(alpha, lambda n: 0 <= n < math.inf, "alpha", expected)
 
 
 def _checked_divergence(divergence):

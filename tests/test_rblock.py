@@ -605,10 +605,10 @@ def gradient_of(step_number, x, y, **arguments):
     rblock = trained_by(network(), optimizer=keras.optimizers.SGD(0.0), **arguments)
     for _ in range(step_number):
         step(rblock, x, y)
-    before = rblock.get_weights()
+    before = rblock.model.get_weights()
     rblock.optimizer.learning_rate = 1.0
     step(rblock, x, y)
-    return before, [w - v for w, v in zip(before, rblock.get_weights(), strict=True)]
+    return before, [w - v for w, v in zip(before, rblock.model.get_weights(), strict=True)]
 
 
 def test_gradient_accumulation_averages_two_steps():
