@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -58,21 +58,47 @@ def constant(value: float, num: int) -> list[float]:
     return [probability(value, "value")] * _count(num)
 
 
+def per_stage(values: Sequence[float], num: int) -> list[float]:
+    """One probability for each of several parts of the network, of equal length.
+
+        theta_i = values[floor(i * stages / num)],   i = 0 .. num - 1,   stages = len(values)
+
+    Args:
+        values: probabilities in [0, 1], of the first stage, the second, ...
+        num: number of blocks, an int >= 1, at least one for each stage.
+
+    Raises:
+        TypeError: an argument is not a number. ValueError: it is out of range.
+
+    Example:
+
+    >>> per_stage([0.9, 0.8, 0.5], 6)
+    [0.9, 0.9, 0.8, 0.8, 0.5, 0.5]
+    """
+    values = [probability(value, "values") for value in values]
+    if not 1 <= len(values) <= _count(num):
+        raise ValueError(
+            f"Argument `values` must hold 1 to num={num} probabilities. Received: {len(values)}"
+        )
+    return [values[block * len(values) // num] for block in range(num)]
+
+
 def per_block(
-    layer: Callable[..., keras.Layer], **schedules: float | tuple[float, float]
+    layer: Callable[..., keras.Layer], **schedules: float | Sequence[float]
 ) -> Callable[[int, int], keras.Layer]:
     """A `merge` for `keras_swapout.models`: `layer`, with each argument on its own schedule.
 
     Args:
         layer: a layer class or function, called with one keyword for each schedule.
-        **schedules: for each argument of `layer` a number (the same in every block) or a pair
-            (start, stop) for Linear(start, stop).
+        **schedules: for each argument of `layer` a number (the same in every block), a pair
+            (start, stop) for Linear(start, stop), or three and more, one for each stage of the
+            network.
 
     Returns:
         A function (block_index, number_of_blocks) -> layer.
 
     Raises:
-        TypeError, ValueError: a schedule is not a number in [0, 1] or a pair of them.
+        TypeError, ValueError: a schedule is not a number in [0, 1] or a sequence of them.
 
     Example:
 
@@ -80,17 +106,19 @@ def per_block(
     >>> [merge(i, 3).rate for i in range(3)]
     [0.0, 0.25, 0.5]
     """
-    pairs = {}
+    checked = {}
     for name, value in schedules.items():
-        start, stop = (
-            value if isinstance(value, (tuple, list)) and len(value) == 2 else (value,) * 2
-        )
-        pairs[name] = probability(start, name), probability(stop, name)
+        values = value if isinstance(value, (tuple, list)) else [value]
+        checked[name] = [probability(v, name) for v in values]
 
     def merge(block: int, blocks: int) -> keras.Layer:
-        return layer(**{name: linear(*pair, blocks)[block] for name, pair in pairs.items()})
+        return layer(**{name: _over(values, blocks)[block] for name, values in checked.items()})
 
     return merge
+
+
+def _over(values, num):
+    return linear(*values, num) if len(values) == 2 else per_stage(values, num)
 
 
 def probability(value: float, name: str) -> float:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import keras_swapout as ks
-from keras_swapout.schedules import constant, linear, per_block
+from keras_swapout.schedules import constant, linear, per_block, per_stage
 
 
 @pytest.mark.parametrize("num", [2, 3, 9, 15, 110])
@@ -83,6 +83,17 @@ def test_per_block_takes_any_layer():
     assert [merge(block, 3).rate for block in range(3)] == [0, 0.2, 0.4]
 
 
-def test_per_block_with_three_numbers_is_an_error():
-    with pytest.raises(TypeError, match="theta_1"):
-        per_block(ks.layers.Swapout, theta_1=(1, 0.5, 0))
+def test_per_block_with_three_numbers_has_one_for_each_stage():
+    merge = per_block(ks.layers.Swapout, theta_1=(1, 0.5, 0), theta_2=[0.3])
+    assert [merge(block, 7).theta_1 for block in range(7)] == [1, 1, 1, 0.5, 0.5, 0, 0]
+    assert merge(6, 7).theta_2 == 0.3
+    with pytest.raises(ValueError, match="values"):
+        merge(0, 2)
+
+
+@pytest.mark.parametrize("num", [3, 4, 5, 9, 10])
+def test_per_stage_has_parts_of_equal_length(num):
+    values = per_stage([0.9, 0.5, 0.1], num)
+    counts = [values.count(v) for v in (0.9, 0.5, 0.1)]
+    assert sum(counts) == num and max(counts) - min(counts) <= 1
+    assert values == sorted(values, reverse=True)
