@@ -1,6 +1,9 @@
 """keras-swapout: Swapout, R-Block and their relatives for Keras."""
 
+from typing import Any
+
 from keras_swapout import (
+    callbacks,
     datasets,
     divergence,
     inference,
@@ -20,6 +23,7 @@ __all__ = [
     "RBlock",
     "TrainInferenceConsistency",
     "__version__",
+    "callbacks",
     "datasets",
     "divergence",
     "fork",
@@ -31,3 +35,12 @@ __all__ = [
     "schedules",
     "views",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "tuning":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Not before it is asked for: it imports KerasTuner.
+    import importlib
+
+    return importlib.import_module("keras_swapout.tuning")

@@ -1,0 +1,446 @@
+"""Search spaces for KerasTuner, and hypermodels that compile a network once for many trials.
+
+Needs `pip install "keras-swapout[tuner]"`. The spaces are plain calls of a
+`keras_tuner.HyperParameters`, for anybody's own build function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import keras
+
+from keras_swapout import layers, schedules
+from keras_swapout.layers.base import checked_count, checked_number, one_of
+from keras_swapout.restart import start_as
+from keras_swapout.schedules import probability
+
+try:
+    import keras_tuner
+except ImportError as error:
+    raise ImportError(
+        'keras_swapout.tuning needs KerasTuner. Install it with: pip install "keras-swapout[tuner]"'
+    ) from error
+
+KINDS = ("linear", "constant", "stage")
+#: The merges that `SwapoutHyperModel` knows, and the names of their probabilities.
+MERGES: dict[str, tuple[Callable[..., keras.Layer], tuple[str, ...]]] = {
+    "swapout": (layers.Swapout, ("theta_1", "theta_2")),
+    "skip_forward": (layers.SkipForward, ("theta",)),
+    "residual_dropout": (layers.ResidualDropout, ("theta",)),
+    "stochastic_depth": (layers.StochasticDepth, ("survival_probability",)),
+}
+#: The layers that `RBlockHyperModel` knows, and whether they have blocks.
+REGIONS: dict[str, tuple[Callable[..., keras.Layer], bool]] = {
+    "sdropdml": (layers.SDropDML, True),
+    "bdropdml": (layers.BDropDML, False),
+    "dropblock": (layers.DropBlock2D, True),
+}
+_KEPT = 4  # compiled models, each with its weights and momenta
+
+Range = tuple[float, float]
+
+
+# --- spaces --------------------------------------------------------------------------------------
+
+
+def theta_schedule(
+    hp: Any,
+    num: int,
+    name: str = "theta",
+    kind: str = "linear",
+    theta: float | Range = (0.3, 1.0),
+    start: float | Range = 1.0,
+    stages: int = 3,
+    step: float | None = None,
+) -> list[float]:
+    """Keep probabilities of the blocks of a network, to be searched.
+
+        "linear":    theta_i = start + (theta - start) i / (num - 1);   searches `<name>_stop`, and
+                     `<name>_start` if `start` is a range
+        "constant":  theta_i = theta;   searches `<name>`
+        "stage":     one theta for each of `stages` parts of the network;   searches
+                     `<name>_stage_1`, `<name>_stage_2`, ...
+
+    Args:
+        hp: a `keras_tuner.HyperParameters`.
+        num: number of blocks, an int >= 1.
+        name: of the hyperparameters, or what their names begin with.
+        kind: "linear", "constant" or "stage".
+        theta: probability of KEEPING, for "linear" in the last block: a range (low, high) in
+            [0, 1], or a number, which is not searched.
+        start: for "linear" the probability in the first block: a number or a range.
+        stages: for "stage", number of parts of equal length, an int in 1 .. num.
+        step: distance of the values to try, or None for any; a grid search needs it.
+
+    Returns:
+        `num` floats.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> hp = keras_tuner.HyperParameters()
+    >>> theta_schedule(hp, 3, name="theta_2", theta=(0.4, 1.0))  # a value not yet chosen is high
+    [1.0, 1.0, 1.0]
+    >>> hp.values["theta_2_stop"] = 0.5
+    >>> theta_schedule(hp, 3, name="theta_2", theta=(0.4, 1.0))
+    [1.0, 0.75, 0.5]
+
+    Source: Swapout (Singh, Hoiem, Forsyth 2016), section 4, tries constant and Linear(a, b).
+    """
+    one_of(kind, KINDS, "kind")
+    if kind == "constant":
+        return schedules.constant(_keep(hp, name, theta, step, "theta"), num)
+    if kind == "linear":
+        first = _keep(hp, f"{name}_start", start, step, "start")
+        return schedules.linear(first, _keep(hp, f"{name}_stop", theta, step, "theta"), num)
+    parts = range(1, checked_count(stages, "stages") + 1)
+    values = [_keep(hp, f"{name}_stage_{part}", theta, step, "theta") for part in parts]
+    return schedules.per_stage(values, num)
+
+
+def drop_rate(
+    hp: Any,
+    name: str = "rate",
+    rate: float | Range = (0.0, 0.5),
+    step: float | None = None,
+) -> float:
+    """A drop rate, to be searched.
+
+    Args:
+        hp: a `keras_tuner.HyperParameters`.
+        name: of the hyperparameter.
+        rate: probability of DROPPING: a range (low, high) in [0, 1), or a number.
+        step: distance of the values to try, or None for any.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> drop_rate(keras_tuner.HyperParameters(), rate=(0.1, 0.4))
+    0.1
+    """
+    low, high = _range(rate, "rate", _below_one)
+    return low if low == high else hp.Float(name, low, high, step=step, default=low)
+
+
+def block_size(
+    hp: Any, name: str = "block_size", block_size: int | tuple[int, int] = (2, 7), step: int = 1
+) -> int:
+    """The side of a region layer's blocks, to be searched.
+
+    Args:
+        hp: a `keras_tuner.HyperParameters`.
+        name: of the hyperparameter.
+        block_size: a range (low, high) of ints >= 1, both included, or one int.
+        step: distance of the values to try, an int >= 1.
+
+    Raises:
+        ValueError: an argument is not as above.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> block_size(keras_tuner.HyperParameters(), block_size=(3, 7), step=2)
+    3
+    """
+    low, high = _range(block_size, "block_size", checked_count)
+    if low == high:
+        return low
+    return hp.Int(name, low, high, step=checked_count(step, "step"), default=low)
+
+
+def alpha(hp: Any, name: str = "alpha", alpha: float | Range = (0.03, 3.0)) -> float:
+    """The weight of R-Block's consistency term, to be searched on a logarithmic scale.
+
+    Args:
+        hp: a `keras_tuner.HyperParameters`.
+        name: of the hyperparameter.
+        alpha: a range (low, high) of numbers > 0, or a number >= 0.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> alpha(keras_tuner.HyperParameters(), alpha=(0.1, 1.0))
+    0.1
+    """
+    low, high = _range(alpha, "alpha", _weight)
+    if low == high:
+        return low
+    if low == 0:
+        raise ValueError(
+            "Argument `alpha` must be a range of numbers > 0, as its scale is logarithmic. "
+            f"Received: alpha={alpha}"
+        )
+    return hp.Float(name, low, high, sampling="log", default=low)
+
+
+# --- hypermodels ---------------------------------------------------------------------------------
+
+
+class _ReusedSteps(keras_tuner.HyperModel):
+    """Trials that differ in probabilities and alpha alone share one compiled training step.
+
+    `build` makes a new model each time, as KerasTuner expects, which is cheap: compiling comes with
+    the first step. `fit` then trains a model that has been compiled before, started as the new one.
+    """
+
+    structure: tuple[str, ...] = ()  # those of our hyperparameters that change the network
+
+    def __init__(self, reuse: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reuse = bool(reuse)
+        self._own: set[str] = set()
+        self._compiled: OrderedDict[Any, keras.Model] = OrderedDict()
+
+    def _search(self, hp, space, *args, **kwargs):
+        """`space(hp, ...)`, and a note of what it searched."""
+        before = {p.name for p in hp.space}
+        value = space(hp, *args, **kwargs)
+        self._own |= {p.name for p in hp.space} - before - set(self.structure)
+        return value
+
+    def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        """Trains, as `keras_tuner.HyperModel.fit`. Callbacks see the model that is trained."""
+        if not self.reuse:
+            return model.fit(*args, **kwargs)
+        key = tuple(
+            sorted(
+                (name, repr(value))
+                for name, value in hp.values.items()
+                if name not in self._own and not name.startswith("tuner/")
+            )
+        )
+        if key in self._compiled:
+            self._compiled.move_to_end(key)
+            start_as(self._compiled[key], model)
+        else:
+            self._compiled[key] = model
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        return self._compiled[key].fit(*args, **kwargs)
+
+
+class SwapoutHyperModel(_ReusedSteps):
+    """Searches the thetas of a residual network, and if asked to which merge it uses.
+
+    Works with every tuner of KerasTuner and with any objective. Trials that differ in thetas alone
+    share one compiled training step (the thetas are variables of it).
+
+    Args:
+        build: `build(hp, merge) -> compiled keras.Model`, where `merge` is what
+            `keras_swapout.models` take: a function (block_index, number_of_blocks) -> layer called
+            on `[x, fx]`. It may search hyperparameters of its own with `hp`; what it does must
+            depend on its arguments alone.
+        merges: names among "swapout", "skip_forward", "residual_dropout" and "stochastic_depth";
+            with several, the merge is searched as well (`merge`).
+        kind, theta, start, stages, step: as for `theta_schedule`, for each theta of the merge.
+        granularity: as for the layers; None for each layer's own.
+        reuse: whether trials share compiled steps. False builds layers whose thetas are constants.
+        **kwargs: those of `keras_tuner.HyperModel`.
+
+    Raises:
+        TypeError: `build` can't be called. ValueError: a name is unknown. (Ranges are checked when
+            the tuner first builds the model.)
+
+    Example:
+
+    >>> import keras, keras_tuner, keras_swapout as ks, numpy as np, tempfile
+    >>> def build(hp, merge):
+    ...     inputs = keras.Input((8,))
+    ...     x = merge(0, 1)([inputs, keras.layers.Dense(8)(inputs)])
+    ...     model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    ...     model.compile("sgd", "mse")
+    ...     return model
+    >>> x, y = np.random.rand(32, 8), np.random.rand(32, 1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tuner = keras_tuner.RandomSearch(
+    ...         SwapoutHyperModel(build, kind="constant"), "val_loss", max_trials=2,
+    ...         directory=folder)
+    ...     tuner.search(x, y, validation_data=(x, y), verbose=0)
+    ...     sorted(tuner.get_best_hyperparameters()[0].values)
+    ['theta_1', 'theta_2']
+
+    Source: the thetas that the Swapout paper (section 4) chose by hand.
+    """
+
+    structure = ("merge",)
+
+    def __init__(
+        self,
+        build: Callable[[Any, Callable[[int, int], keras.Layer]], keras.Model],
+        merges: Sequence[str] = ("swapout",),
+        kind: str = "linear",
+        theta: float | Range = (0.3, 1.0),
+        start: float | Range = 1.0,
+        stages: int = 3,
+        step: float | None = None,
+        granularity: str | None = None,
+        reuse: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(reuse, **kwargs)
+        self.make_model = _function(build)
+        self.merges = _names(merges, MERGES, "merges")
+        one_of(kind, KINDS, "kind")
+        self.space = {"kind": kind, "theta": theta, "start": start, "stages": stages, "step": step}
+        self.granularity = granularity
+
+    def build(self, hp: Any) -> keras.Model:
+        name = _choice(hp, "merge", self.merges)
+        make, thetas = MERGES[name]
+        given = {} if self.granularity is None else {"granularity": self.granularity}
+
+        def merge(block: int, blocks: int) -> keras.Layer:
+            values = {}
+            for candidate in self.merges:
+                with _where(hp, "merge", [candidate], self.merges):
+                    for theta in thetas if candidate == name else ():
+                        schedule = self._search(hp, theta_schedule, blocks, theta, **self.space)
+                        values[theta] = schedule[block]
+            return make(**values, **given, adjustable=self.reuse)
+
+        return self.make_model(hp, merge)
+
+
+class RBlockHyperModel(_ReusedSteps):
+    """Searches drop rate, block size, layer and alpha of a network trained by R-Block.
+
+    Works with every tuner of KerasTuner and with any objective, for R-Block also
+    `keras_tuner.Objective("consistency", "min")` from its logs. Trials that differ in rate and
+    alpha alone share one compiled training step (both are variables of it).
+
+    Args:
+        build: `build(hp, drop, alpha) -> compiled keras.Model`, where `drop(x)` applies a new layer
+            to a tensor, and alpha is for `keras_swapout.RBlock(network, alpha=alpha)`. It may
+            search hyperparameters of its own with `hp`; what it does must depend on its arguments
+            alone.
+        layers: names among "sdropdml", "bdropdml" and "dropblock"; with several, the layer is
+            searched as well (`layer`).
+        rate: as for `drop_rate`. The range has to begin above 0 or consistency alone is a poor
+            objective: with nothing dropped, sub-models agree.
+        block_size: as for `block_size`, for layers that have blocks.
+        alpha: as for `alpha`.
+        reuse: whether trials share compiled steps.
+        **kwargs: those of `keras_tuner.HyperModel`.
+
+    Raises:
+        TypeError: `build` can't be called. ValueError: a name is unknown. (Ranges are checked when
+            the tuner first builds the model.)
+
+    Example:
+
+    >>> import keras, keras_tuner, keras_swapout as ks
+    >>> def build(hp, drop, alpha):
+    ...     inputs = keras.Input((8, 8, 1))
+    ...     x = drop(keras.layers.Conv2D(4, 3)(inputs))
+    ...     network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    ...     model = ks.RBlock(network, alpha=alpha)
+    ...     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    ...     return model
+    >>> hp = keras_tuner.HyperParameters()
+    >>> model = RBlockHyperModel(build, rate=(0.1, 0.5)).build(hp)
+    >>> sorted(hp.values)
+    ['alpha', 'block_size', 'layer', 'rate']
+
+    Source: R-Block (Wang, Hu 2023), whose layers, rates and weights were chosen by hand.
+    """
+
+    structure = ("layer", "block_size")
+
+    def __init__(
+        self,
+        build: Callable[[Any, Callable[[Any], Any], float], keras.Model],
+        layers: Sequence[str] = ("sdropdml", "bdropdml"),
+        rate: float | Range = (0.05, 0.5),
+        block_size: int | tuple[int, int] = (2, 7),
+        alpha: float | Range = (0.03, 3.0),
+        reuse: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(reuse, **kwargs)
+        self.make_model = _function(build)
+        self.layers = _names(layers, REGIONS, "layers")
+        self.rate, self.block_size, self.alpha = rate, block_size, alpha
+
+    def build(self, hp: Any) -> keras.Model:
+        name = _choice(hp, "layer", self.layers)
+        make, blocks = REGIONS[name]
+        values = {"rate": self._search(hp, drop_rate, rate=self.rate)}
+        weight = self._search(hp, alpha, alpha=self.alpha)
+        with _where(hp, "layer", [n for n in self.layers if REGIONS[n][1]], self.layers):
+            if blocks:
+                values["block_size"] = block_size(hp, block_size=self.block_size)
+
+        def drop(x: Any) -> Any:
+            return make(**values, adjustable=self.reuse)(x)
+
+        return self.make_model(hp, drop, weight)
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _range(value, name, check):
+    """(low, high) of a range or a number, each checked by `check(value, name)`."""
+    low, high = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
+    low, high = check(low, name), check(high, name)
+    if low > high:
+        raise ValueError(
+            f"Argument `{name}` must be a number or a range (low, high). Received: {name}={value}"
+        )
+    return low, high
+
+
+def _keep(hp, name, value, step, argument):
+    low, high = _range(value, argument, probability)
+    return low if low == high else hp.Float(name, low, high, step=step, default=high)
+
+
+def _below_one(value, name):
+    return checked_number(value, lambda n: 0 <= n < 1, name, "numbers in [0, 1)")
+
+
+def _weight(value, name):
+    return checked_number(value, lambda n: 0 <= n < math.inf, name, "numbers >= 0")
+
+
+def _function(build):
+    if not callable(build):
+        raise TypeError(f"Argument `build` must be a function. Received: build={build!r}")
+    return build
+
+
+def _names(names, known, argument):
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if not names or not set(names) <= set(known):
+        raise ValueError(
+            f"Argument `{argument}` must be among {tuple(known)}. Received: {argument}={names}"
+        )
+    return names
+
+
+def _choice(hp, name, values):
+    return hp.Choice(name, list(values)) if len(values) > 1 else values[0]
+
+
+def _where(hp, name, chosen, values):
+    """The scope of hyperparameters that matter where `name` is one of `chosen`.
+
+    To be entered in every build, also where they do not: only so KerasTuner learns of them.
+    """
+    return (
+        hp.conditional_scope(name, list(chosen)) if 0 < len(chosen) < len(values) else nullcontext()
+    )
