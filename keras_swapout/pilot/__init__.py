@@ -15,6 +15,6 @@ report.py       the table and the page; plots.py, its figures
 """
 
 from keras_swapout.pilot.run import run_pilot
-from keras_swapout.pilot.settings import Settings, make_settings
+from keras_swapout.pilot.settings import Settings, make_settings, read_settings
 
-__all__ = ["Settings", "make_settings", "run_pilot"]
+__all__ = ["Settings", "make_settings", "read_settings", "run_pilot"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from typing import Any
 
@@ -60,12 +61,16 @@ class PilotData:
                 "Argument `batch_size` must be at most the number of training images, "
                 f"{len(self.train.labels)}. Received: batch_size={self.batch_size}"
             )
-        self._corrupt(stratified(self.test.labels, settings.corruption_images))
+        self._chosen = stratified(self.test.labels, settings.corruption_images)
 
-    def _corrupt(self, chosen: np.ndarray) -> None:
-        images = self.test.images[chosen]
-        self.corrupted_labels = self.test.labels[chosen]
-        self.corrupted = {
+    @property
+    def corrupted_labels(self) -> np.ndarray:
+        return self.test.labels[self._chosen]
+
+    @functools.cached_property
+    def corrupted(self) -> dict[str, dict[int, np.ndarray]]:
+        images = self.test.images[self._chosen]
+        return {
             name: {severity: corrupt(images, name, severity, seed=0) for severity in SEVERITIES}
             for name in CORRUPTIONS
         }

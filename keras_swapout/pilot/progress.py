@@ -18,15 +18,23 @@ class Display:
         done: how many of them are finished already.
         epochs: epochs of a run.
         console: where to write; None for standard output.
+        what: what the runs are called.
     """
 
-    def __init__(self, total: int, done: int, epochs: int, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        epochs: int,
+        console: Console | None = None,
+        what: str = "runs",
+    ) -> None:
         self.console = console or Console()
         self.total, self.done, self.epochs = total, done, epochs
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[runs]} runs"),
+            TextColumn(f"{{task.fields[runs]}} {what}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
@@ -50,24 +58,28 @@ class Display:
         """What is going on, beside the bar."""
         self._bar.update(self._task, description=text, refresh=True)
 
-    def epoch(self, method: str, seed: int, epoch: int, loss: float, accuracy: float) -> None:
-        """An epoch is done."""
+    def epoch(self, name: str, epoch: int, loss: float, accuracy: float) -> None:
+        """An epoch of a run is done."""
         self._bar.update(
             self._task,
             completed=self.done * self.epochs + epoch,
-            description=f"{method} seed {seed}, epoch {epoch}/{self.epochs}: "
+            description=f"{name}, epoch {epoch}/{self.epochs}: "
             f"loss {loss:.3f}, validation {accuracy:.1%}",
         )
 
     def run_finished(self, run: dict[str, Any]) -> None:
         """A run is done and saved."""
-        self.done += 1
-        self._bar.update(self._task, completed=self.done * self.epochs, runs=self._runs())
-        self.say(
-            f"[{self._runs()}] {run['method']} seed {run['seed']}: "
+        self.finished(
+            f"{run['method']} seed {run['seed']}: "
             f"test accuracy {run['test']['accuracy']:.2%}, nll {run['test']['nll']:.3f}, "
             f"corrupted {run['corruption_accuracy']:.2%}, {run['seconds']:.1f} s"
         )
+
+    def finished(self, text: str) -> None:
+        """A line for what is done and saved."""
+        self.done += 1
+        self._bar.update(self._task, completed=self.done * self.epochs, runs=self._runs())
+        self.say(f"[{self._runs()}] {text}")
 
     def _runs(self):
         return f"{self.done}/{self.total}"

@@ -19,26 +19,12 @@ from keras_swapout.evaluation.measure import (
     p_text,
     value_text,
 )
+from keras_swapout.pilot.settings import OPTIONS
 from keras_swapout.pilot.verdicts import BASELINE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-# The settings that the command line takes, in the order to show them.
-OPTIONS = (
-    "data",
-    "methods",
-    "seeds",
-    "epochs",
-    "model",
-    "width",
-    "batch_size",
-    "learning_rate",
-    "limit",
-    "image_size",
-    "corruption_images",
-)
 
 LIMITS = (
     "“No difference measured” does not mean that there is none: the interval beside it says how "

@@ -58,11 +58,11 @@ def run_pilot(
     """
     start = time.perf_counter()
     out = Path(out)
-    _check_packages()
+    check_packages()
     if out.exists() and not out.is_dir():
         raise ValueError(f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}")
-    record = _record(settings)
-    _check_record(out, record)
+    recorded = record(settings)
+    _check_record(out, recorded)
 
     # Not before the cheap checks: these import what takes seconds.
     from keras_swapout.pilot import compare, report
@@ -70,9 +70,9 @@ def run_pilot(
     from keras_swapout.pilot.progress import Display
 
     data = PilotData(settings)
-    record["data_checksum"] = data.checksum()
-    _check_record(out, record)
-    store.write_json(out / "settings.json", record)
+    recorded["data_checksum"] = data.checksum()
+    _check_record(out, recorded)
+    store.write_json(out / "settings.json", recorded)
 
     wanted = [(seed, name) for seed in range(settings.seeds) for name in settings.methods]
     runs = {key: store.read_run(out, key[1], key[0]) for key in wanted}
@@ -95,7 +95,7 @@ def run_pilot(
         timing = _timing(out, settings, trainers, display)
 
     results = {
-        "settings": record,
+        "settings": recorded,
         "environment": environment(before + time.perf_counter() - start),
         "data": data.describe(),
         "methods": {
@@ -125,15 +125,15 @@ class _Trainers(dict):
         from keras_swapout.pilot.training import Trainer
 
         self.display.doing(f"compiling {name}")
-        self[name] = Trainer(find(name), self.settings, self.data)
-        return self[name]
+        trainer = Trainer(find(name), self.settings, self.data)
+        trainer.warm_up()
+        self[name] = trainer
+        return trainer
 
 
 def _one_run(trainer, seed, display, path):
     name = trainer.method.name
-    return trainer.run(
-        seed, lambda epoch, loss, accuracy: display.epoch(name, seed, epoch, loss, accuracy), path
-    )
+    return trainer.run(seed, lambda *done: display.epoch(f"{name} seed {seed}", *done), path)
 
 
 def _timing(out, settings, trainers, display):
@@ -150,7 +150,7 @@ def _timing(out, settings, trainers, display):
     return timing
 
 
-def _record(settings):
+def record(settings: Settings) -> dict[str, Any]:
     """What settings.json holds: all that a run's result depends on."""
     return {
         **dataclasses.asdict(settings),
@@ -163,7 +163,7 @@ def _record(settings):
     }
 
 
-def _check_record(out, record):
+def _check_record(out, recorded):
     old = store.read_json(out / "settings.json", "data", "methods")
     if old is None:
         if any((out / "runs").glob("*.json")):
@@ -172,12 +172,13 @@ def _check_record(out, record):
                 f"made. Received: out={str(out)!r}"
             )
         return
-    if "data_checksum" not in record:
+    if "data_checksum" not in recorded:
         old.pop("data_checksum", None)
-    options.check_unchanged(old, record)
+    options.check_unchanged(old, recorded)
 
 
-def _check_packages():
+def check_packages() -> None:
+    """Raises an ImportError that says what to install, if a package of the pilot's is missing."""
     missing = [name for name in _PACKAGES.split() if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(

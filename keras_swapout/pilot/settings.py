@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import numbers
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_swapout.layers.base import checked_count
-from keras_swapout.pilot.methods import ALPHA, METHODS, REFERENCE, find, with_alpha
+from keras_swapout.pilot.methods import ALPHA, METHODS, REFERENCE, find
 
 #: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 
 FAMILIES = ("swapout", "rblock")
+
+#: The settings that the command line takes, in the order to show them.
+OPTIONS = (
+    "data",
+    "methods",
+    "seeds",
+    "epochs",
+    "model",
+    "width",
+    "batch_size",
+    "learning_rate",
+    "limit",
+    "image_size",
+    "corruption_images",
+    "samples",
+)
 
 _PAPER = {
     "model": "resnet20v2",
@@ -48,8 +67,8 @@ class Settings:
 
     Attributes:
         data: a name or folder, as for `keras_swapout.datasets.load`.
-        methods: names from `METHODS`, in its order, R-Block ones perhaps with "@" and an alpha;
-            always with the reference, "plain".
+        methods: names from `METHODS`, in its order, perhaps with "@" and numbers of their own (see
+            `keras_swapout.pilot.methods.find`); always with the reference, "plain".
         seeds: number of runs of each method; the seeds are 0 .. seeds - 1.
         model: "resnet<depth>v1" or "resnet<depth>v2", depth 6n + 2.
         width: multiplies the network's channels.
@@ -139,6 +158,28 @@ def make_settings(
     return settings
 
 
+def read_settings(path: str | os.PathLike) -> dict[str, Any]:
+    """What a best.json of `keras-swapout tune` has for `make_settings`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))["pilot"]
+        unknown = set(found) - set(OPTIONS)
+    except (ValueError, TypeError, KeyError):
+        unknown = {"no settings of a pilot"}
+    if unknown:
+        raise ValueError(
+            "Argument `settings` must be a best.json of keras-swapout tune. "
+            f"Received: {str(path)!r}, which has {', '.join(sorted(unknown))}"
+        )
+    return found
+
+
 def model_version(model: str) -> tuple[int, int]:
     """(depth, version) of a model's name.
 
@@ -159,14 +200,15 @@ def model_version(model: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def check_unchanged(old: dict[str, Any], new: dict[str, Any]) -> None:
+def check_unchanged(
+    old: dict[str, Any], new: dict[str, Any], grow: Sequence[str] = ("seeds", "methods")
+) -> None:
     """Whether runs made under the settings `old` belong to a pilot with the settings `new`.
-
-    Seeds and methods may grow, since no finished run becomes wrong by that; anything else must
-    be as it was.
 
     Args:
         old, new: the contents of settings.json.
+        grow: counts and lists that may grow, since no finished run becomes wrong by that; anything
+            else must be as it was.
 
     Raises:
         ValueError: they differ otherwise; the message names each difference.
@@ -182,21 +224,21 @@ def check_unchanged(old: dict[str, Any], new: dict[str, Any]) -> None:
     changed = [
         f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
         for name in {**old, **new}
-        if not _grown(name, old.get(name), new.get(name))
+        if not (
+            new.get(name) == old.get(name) or (name in grow and _grown(old.get(name), new[name]))
+        )
     ]
     if changed:
         raise ValueError(
             f"Argument `out` holds runs made with other settings: {'; '.join(changed)}. Choose "
-            "another --out or the old settings (only seeds and methods may grow)."
+            f"another --out or the old settings (only {' and '.join(grow)} may grow)."
         )
 
 
-def _grown(name, old, new):
-    if name == "seeds" and isinstance(old, int):
-        return new >= old
-    if name == "methods" and isinstance(old, list):
+def _grown(old, new):
+    if isinstance(old, list):
         return set(new) >= set(old)
-    return new == old
+    return isinstance(old, int) and new >= old
 
 
 def _methods(names, family, alphas):
@@ -215,11 +257,11 @@ def _methods(names, family, alphas):
     for name in names:
         try:
             method = find(name)
-        except (KeyError, ValueError):
+        except KeyError:
             unknown.append(name)
             continue
         for alpha in _alphas(alphas) if method.alone and "@" not in name else [method.alpha]:
-            variant = method if alpha is None else with_alpha(method, alpha)
+            variant = method if alpha is None else method.with_values(alpha=float(alpha))
             methods[variant.name] = variant
     if unknown or not names:
         raise ValueError(

@@ -16,10 +16,12 @@ from keras_swapout.divergence import Head
 from keras_swapout.evaluation import scores, store
 from keras_swapout.evaluation.data import stratified
 from keras_swapout.evaluation.ways import RECALIBRATED, Ways
+from keras_swapout.fork import stochastic_layers
 from keras_swapout.pilot.data import PilotData
 from keras_swapout.pilot.methods import Method
 from keras_swapout.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
 from keras_swapout.rblock import CONSISTENCY, TASK_LOSS
+from keras_swapout.restart import start_as
 
 SAMPLED_IMAGES = 2000  # of the test set, at most, are predicted by sub-models: dozens of passes
 TIMED_IMAGES = 256
@@ -35,22 +37,18 @@ class Trainer:
     momenta, step counter - the value it has in a new model of that seed.
 
     Args:
-        method: one of `keras_swapout.pilot.methods.METHODS`.
+        method: one of `keras_swapout.pilot.methods.METHODS`, or with other values. With
+            `adjustable` layers `method` can be set anew, to one that differs in probabilities and
+            alpha: the next run is one of that.
         settings: the pilot's.
         data: the pilot's.
+        **layers: arguments of the method's layers.
     """
 
-    def __init__(self, method: Method, settings: Settings, data: PilotData) -> None:
-        self.method, self.settings, self.data = method, settings, data
+    def __init__(self, method: Method, settings: Settings, data: PilotData, **layers: Any) -> None:
+        self.method, self.settings, self.data, self.layers = method, settings, data, layers
         self.model = self._new_model(seed=0)
         self.deployed = method.deployed(self.model)
-        self.optimizer = self._new_optimizer(self.model)
-        self.model.compile(
-            self.optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=settings.jit_compile,
-        )
         self.deployed.jit_compile = settings.jit_compile
         self.consistency = TrainInferenceConsistency(
             self.deployed, batch_size=data.batch_size, head=Head("softmax", from_logits=True)
@@ -60,7 +58,10 @@ class Trainer:
         # of the first run for that, and the first run would see other batches than the rest.
         self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
         self.logits(data.train.images[:1])
-        images = data.info.standardise(data.train.images[:1])
+
+    def warm_up(self) -> None:
+        """Compiles what `evaluate` measures the time of."""
+        images = self.data.info.standardise(self.data.train.images[:1])
         for name in self.ways.names:
             self.ways.predict(name, images.repeat(TIMED_IMAGES, axis=0))
 
@@ -216,11 +217,21 @@ class Trainer:
             model = network(merge)
             # A layer with a seed generator takes a number from the stream that seeds the weights
             # after it: without this, only the plain networks would start alike.
-            if [w.shape for w in model.weights] == [w.shape for w in initial]:
-                model.set_weights(initial)
+            own = {id(w) for layer in stochastic_layers(model) for w in layer.weights}
+            weights = [w for w in model.weights if id(w) not in own]
+            if [w.shape for w in weights] == [w.shape for w in initial]:
+                for weight, value in zip(weights, initial, strict=True):
+                    weight.assign(value)
             return model
 
-        return self.method.trained(network_with_initial_weights)
+        model = self.method.trained(network_with_initial_weights, **self.layers)
+        model.compile(
+            self._new_optimizer(model),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=self.settings.jit_compile,
+        )
+        return model
 
     def _new_optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
         steps = self.data.steps * self.settings.epochs
@@ -241,13 +252,7 @@ class Trainer:
         return optimizer
 
     def _start_anew(self, seed: int) -> None:
-        model = self._new_model(seed)
-        optimizer = self._new_optimizer(model)
-        old = [*self.model.variables, *self.optimizer.variables]
-        new = [*model.variables, *optimizer.variables]
-        for variable, value in zip(old, new, strict=True):
-            variable.assign(keras.ops.convert_to_numpy(value))
-        self.model.reset_metrics()
+        start_as(self.model, self._new_model(seed))
 
 
 class _Curves(keras.callbacks.Callback):
