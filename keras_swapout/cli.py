@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import re
 import shlex
@@ -76,6 +77,37 @@ def _as_option(message):
 # --- pilot ---------------------------------------------------------------------------------------
 
 
+def _training_arguments(parser):
+    """What to train, on what, and how. Left out here, each has the default of `make_settings`."""
+    add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
+    add(
+        "--data",
+        help="digits, elpv, a TensorFlow Datasets name or a folder; default: digits",
+    )
+    add("--epochs", type=int, help="passes over the training images")
+    add("--model", help="resnet8v2, resnet20v1, ...: 6n + 2 layers, version 1 or 2")
+    add("--width", type=int, help="multiplies the network's channels; default: 1")
+    add("--batch-size", type=int, help="images of a training step")
+    add("--learning-rate", type=float, help="of the first 75 %% of the steps")
+    add("--limit", type=int, help="training and validation images to use")
+    add("--image-size", type=int, help="side to resize the images to")
+    add("--corruption-images", type=int, help="test images to corrupt; default: 500")
+    add(
+        "--samples",
+        nargs="+",
+        type=int,
+        metavar="T",
+        help="sub-models of stochastic inference, one number or several; default: 30",
+    )
+    return add
+
+
+def _given(args, *apart):
+    """The options of the command line, less what is not for `make_settings`."""
+    apart = ("command", "out", "traceback", *apart)
+    return {name: value for name, value in vars(args).items() if name not in apart}
+
+
 def _pilot_arguments(parser):
     from keras_swapout.pilot.methods import METHODS
     from keras_swapout.pilot.settings import FAMILIES
@@ -86,45 +118,93 @@ def _pilot_arguments(parser):
         "Under one --out only the seeds and methods may grow. What is not given is chosen to suit "
         "the data."
     )
-    add = parser.add_argument
+    add = _training_arguments(parser)
     add(
-        "--data",
-        default="digits",
-        help="digits, elpv, a TensorFlow Datasets name or a folder; default: digits",
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help=f"all or some of: {', '.join(METHODS)}; or with numbers of their own, as "
+        "swapout@theta_1=1-0.7,theta_2=0.9",
     )
-    add("--methods", nargs="+", metavar="METHOD", help=f"all or some of: {', '.join(METHODS)}")
     add("--family", choices=FAMILIES, help="only the methods of one family")
     add("--alpha", nargs="+", type=float, help="weights of R-Block's consistency term to compare")
-    add("--epochs", type=int, help="passes over the training images")
     add("--seeds", type=int, help="runs of each method")
-    add("--model", help="resnet8v2, resnet20v1, ...: 6n + 2 layers, version 1 or 2")
-    add("--width", type=int, default=1, help="multiplies the network's channels; default: 1")
-    add("--batch-size", type=int, help="images of a training step")
-    add("--learning-rate", type=float, help="of the first 75 %% of the steps")
-    add("--limit", type=int, help="training and validation images to use")
-    add("--image-size", type=int, help="side to resize the images to")
-    add("--corruption-images", type=int, default=500, help="test images to corrupt; default: 500")
     add(
-        "--samples",
-        nargs="+",
-        type=int,
-        default=[30],
-        metavar="T",
-        help="sub-models of stochastic inference, one number or several; default: 30",
+        "--settings",
+        metavar="FILE",
+        help="best.json of keras-swapout tune: its data, network, budget and methods, where they "
+        "are not given here",
     )
-    add("--save-models", action="store_true", help="keep the trained networks, under <out>/models")
+    parser.add_argument(
+        "--save-models", action="store_true", help="keep the trained networks, under <out>/models"
+    )
     add("--out", metavar="DIR", help="folder of the results; default: pilot-<data>")
 
 
 def _pilot(args):
+    from keras_swapout.pilot import make_settings, read_settings, run_pilot
+
+    options = _given(args, "save_models", "settings")
+    if "settings" in args:
+        options = {**read_settings(args.settings), **options}
+    settings = make_settings(**options)
+    run_pilot(settings, _out(args, "pilot", settings.data), args.save_models)
+
+
+def _out(args, command, data):
     from pathlib import Path
 
-    from keras_swapout.pilot import make_settings, run_pilot
+    return getattr(args, "out", f"{command}-{Path(data).name.replace('/', '-')}")
 
-    apart = ("command", "out", "save_models", "traceback")
-    options = {k: v for k, v in vars(args).items() if k not in apart}
-    out = args.out or f"pilot-{Path(args.data).name.replace('/', '-')}"
-    run_pilot(make_settings(**options), out, args.save_models)
+
+# --- tune ----------------------------------------------------------------------------------------
+
+
+def _tune_arguments(parser):
+    from keras_swapout.tune.objectives import OBJECTIVES
+    from keras_swapout.tune.settings import TUNABLE, TUNERS
+    from keras_swapout.tune.space import KINDS
+
+    parser.description = (
+        "Searches the numbers of a method (keep probabilities, drop rate, block size, alpha) with "
+        "KerasTuner, on the validation images; then trains plain, the method untuned and the "
+        "method tuned with fresh seeds, and reports on the test images. Interrupted, the same "
+        "command goes on where it stopped; under one --out only trials and seeds may grow. With "
+        "KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, several "
+        "processes share the trials."
+    )
+    add = _training_arguments(parser)
+    add(
+        "--method", choices=TUNABLE, metavar="METHOD", help=f"{', '.join(TUNABLE)}; default swapout"
+    )
+    add("--tuner", choices=TUNERS, help="of KerasTuner; default: bayesian")
+    add("--trials", type=int, help="settings to try; default: 30")
+    add("--executions-per-trial", type=int, help="runs of a trial, by seed; default: 1")
+    add("--objective", choices=tuple(OBJECTIVES), help="on the validation images; default: nll")
+    add("--schedule", choices=KINDS, help="theta over depth; default: linear, from 1")
+    add(
+        "--range",
+        dest="ranges",
+        nargs=3,
+        action="append",
+        metavar=("NAME", "LOW", "HIGH"),
+        help="what to search of a number: theta_1, theta_2, theta, survival_probability, rate, "
+        "block_size (as a share of the map) or alpha; once for each",
+    )
+    add("--step", type=float, help="distance of the probabilities to try; a grid's default: 0.1")
+    add("--seeds", type=int, help="final runs of each of the three, on the test images")
+    parser.add_argument("--search-only", action="store_true", help="leave out the final runs")
+    add("--out", metavar="DIR", help="folder of the results; default: tune-<data>")
+
+
+def _tune(args):
+    from keras_swapout.tune import make_settings, run_tune
+
+    options = _given(args, "ranges")
+    if "ranges" in args:
+        options["ranges"] = {name: (float(low), float(high)) for name, low, high in args.ranges}
+    settings = make_settings(**options)
+    run_tune(settings, _out(args, "tune", settings.pilot.data))
 
 
 # --- evaluate ------------------------------------------------------------------------------------
@@ -209,6 +289,7 @@ def _benchmark(args):
 
 COMMANDS: dict[str, Command] = {
     "pilot": Command("compare methods on your data", _pilot_arguments, _pilot),
+    "tune": Command("find a method's probabilities on your data", _tune_arguments, _tune),
     "evaluate": Command("measure saved models on your data", _evaluate_arguments, _evaluate),
     "benchmark": Command("time the layers on this machine", _benchmark_arguments, _benchmark),
 }
