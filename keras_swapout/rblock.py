@@ -283,6 +283,16 @@ class RBlock(keras.Model):
             self.stop_gradient,
         )
 
+    # alpha is in the configuration: weights of another run do not change it.
+
+    def save_own_variables(self, store: Any) -> None:
+        if callable(self._alpha):
+            store["steps"] = ops.convert_to_numpy(self.steps)
+
+    def load_own_variables(self, store: Any) -> None:
+        if callable(self._alpha) and "steps" in store:
+            self.steps.assign(store["steps"])
+
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {

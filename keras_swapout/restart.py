@@ -23,7 +23,7 @@ def start_as(model: keras.Model, new: keras.Model) -> None:
         new: a compiled model of the same structure, not trained yet. It is left as it is.
 
     Raises:
-        ValueError: the variables differ in number or shape.
+        ValueError: one is not compiled; the variables differ in number or shape.
 
     Example:
 
@@ -36,6 +36,9 @@ def start_as(model: keras.Model, new: keras.Model) -> None:
     >>> bool((first.get_weights()[0] == second.get_weights()[0]).all())
     True
     """
+    for name, value in (("model", model), ("new", new)):
+        if not value.compiled:
+            raise ValueError(f"Argument `{name}` must be compiled. Received: {value.name!r}")
     old_values, new_values = _variables(model), _variables(new)
     shapes = [[tuple(v.shape) for v in variables] for variables in (old_values, new_values)]
     if shapes[0] != shapes[1]:

@@ -101,7 +101,9 @@ def theta_schedule(
     if kind == "linear":
         first = _keep(hp, f"{name}_start", start, step, "start")
         return schedules.linear(first, _keep(hp, f"{name}_stop", theta, step, "theta"), num)
-    parts = range(1, checked_count(stages, "stages") + 1)
+    if checked_count(stages, "stages") > checked_count(num, "num"):
+        raise ValueError(f"Argument `stages` must be at most num={num}. Received: stages={stages}")
+    parts = range(1, stages + 1)
     values = [_keep(hp, f"{name}_stage_{part}", theta, step, "theta") for part in parts]
     return schedules.per_stage(values, num)
 
@@ -130,7 +132,9 @@ def drop_rate(
     0.1
     """
     low, high = _range(rate, "rate", _below_one)
-    return low if low == high else hp.Float(name, low, high, step=step, default=low)
+    if low == high:
+        return low
+    return hp.Float(name, low, high, step=_checked_step(step, high - low), default=low)
 
 
 def block_size(
@@ -197,8 +201,6 @@ class _ReusedSteps(keras_tuner.HyperModel):
     the first step. `fit` then trains a model that has been compiled before, started as the new one.
     """
 
-    structure: tuple[str, ...] = ()  # those of our hyperparameters that change the network
-
     def __init__(self, reuse: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reuse = bool(reuse)
@@ -206,11 +208,11 @@ class _ReusedSteps(keras_tuner.HyperModel):
         self._compiled: OrderedDict[Any, keras.Model] = OrderedDict()
 
     def _search(self, hp, space, *args, **kwargs):
-        """`space(hp, ...)`, and a note of what it searched."""
-        before = {p.name for p in hp.space}
-        value = space(hp, *args, **kwargs)
-        self._own |= {p.name for p in hp.space} - before - set(self.structure)
-        return value
+        """`space(hp, ...)`, and a note of the names that it searches."""
+        probe = keras_tuner.HyperParameters()  # `hp` may know them already
+        space(probe, *args, **kwargs)
+        self._own |= {p.name for p in probe.space}
+        return space(hp, *args, **kwargs)
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """Trains, as `keras_tuner.HyperModel.fit`. Callbacks see the model that is trained."""
@@ -245,7 +247,8 @@ class SwapoutHyperModel(_ReusedSteps):
             on `[x, fx]`. It may search hyperparameters of its own with `hp`; what it does must
             depend on its arguments alone.
         merges: names among "swapout", "skip_forward", "residual_dropout" and "stochastic_depth";
-            with several, the merge is searched as well (`merge`).
+            with several, the merge is searched as well (`merge`), and the thetas are called
+            `swapout_theta_1`, `skip_forward_theta`, ...
         kind, theta, start, stages, step: as for `theta_schedule`, for each theta of the merge.
         granularity: as for the layers; None for each layer's own.
         reuse: whether trials share compiled steps. False builds layers whose thetas are constants.
@@ -275,8 +278,6 @@ class SwapoutHyperModel(_ReusedSteps):
 
     Source: the thetas that the Swapout paper (section 4) chose by hand.
     """
-
-    structure = ("merge",)
 
     def __init__(
         self,
@@ -308,7 +309,9 @@ class SwapoutHyperModel(_ReusedSteps):
             for candidate in self.merges:
                 with _where(hp, "merge", [candidate], self.merges):
                     for theta in thetas if candidate == name else ():
-                        schedule = self._search(hp, theta_schedule, blocks, theta, **self.space)
+                        # KerasTuner mixes up equal names of different merges.
+                        own = theta if len(self.merges) == 1 else f"{name}_{theta}"
+                        schedule = self._search(hp, theta_schedule, blocks, own, **self.space)
                         values[theta] = schedule[block]
             return make(**values, **given, adjustable=self.reuse)
 
@@ -358,8 +361,6 @@ class RBlockHyperModel(_ReusedSteps):
     Source: R-Block (Wang, Hu 2023), whose layers, rates and weights were chosen by hand.
     """
 
-    structure = ("layer", "block_size")
-
     def __init__(
         self,
         build: Callable[[Any, Callable[[Any], Any], float], keras.Model],
@@ -406,7 +407,16 @@ def _range(value, name, check):
 
 def _keep(hp, name, value, step, argument):
     low, high = _range(value, argument, probability)
-    return low if low == high else hp.Float(name, low, high, step=step, default=high)
+    if low == high:
+        return low
+    return hp.Float(name, low, high, step=_checked_step(step, high - low), default=high)
+
+
+def _checked_step(step, width):
+    if step is None:
+        return None
+    expected = f"None or a number in (0, {width:g}], the width of the range"
+    return checked_number(step, lambda n: 0 < n <= width, "step", expected)
 
 
 def _below_one(value, name):

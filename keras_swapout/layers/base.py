@@ -110,7 +110,8 @@ class RandomLayer(keras.Layer):
                 f"Received: {unknown}"
             )
         arguments = {name: getattr(self, name) for name in self.arguments}
-        changed = type(self)(**{**arguments, **values})  # which checks them
+        # A new layer checks them. With a seed and a name, as it would take one of Keras' otherwise.
+        changed = type(self)(**{**arguments, **values}, seed=0, name=self.name)
         for name in self.probabilities:
             setattr(self, name, getattr(changed, name))
         self.adjusted.assign(self._values())

@@ -1,0 +1,396 @@
+"""Search spaces and hypermodels of KerasTuner.
+
+KerasTuner swallows what a trial raises, so each search is checked to have completed its trials.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+import keras_swapout as ks
+
+keras_tuner = pytest.importorskip("keras_tuner", reason='pip install "keras-swapout[tuner]"')
+tuning = ks.tuning
+pytestmark = pytest.mark.tensorflow
+
+LOADED = """
+import json, sys
+import keras_swapout as ks
+before = "keras_tuner" in sys.modules
+ks.tuning
+print(json.dumps([before, "keras_tuner" in sys.modules]))
+"""
+WITHOUT_TUNER = """
+import json, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "keras_tuner":
+            raise ImportError("No module named 'keras_tuner'")
+
+sys.meta_path.insert(0, Absent())
+import keras_swapout as ks
+try:
+    ks.tuning
+except ImportError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def hyperparameters(**values):
+    hp = keras_tuner.HyperParameters()
+    hp.values |= values
+    return hp
+
+
+def space(hp):
+    return {p.name: p for p in hp.space}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Three noisy 8x8 patterns: 32 samples for training, 32 for validation."""
+    rng = np.random.default_rng(0)
+    y = np.arange(64) % 3
+    x = rng.normal(size=(3, 8, 8, 1))[y] + rng.normal(0, 0.5, (64, 8, 8, 1))
+    x, y = x.astype("float32"), y.astype("int32")
+    return dict(x=x[:32], y=y[:32], validation_data=(x[32:], y[32:]), batch_size=16, verbose=0)
+
+
+class Counted(keras.losses.Loss):
+    """Cross entropy, and how often it was traced: its Python code runs at no other time."""
+
+    def __init__(self):
+        super().__init__()
+        self.traces = 0
+
+    def call(self, y_true, y_pred):
+        self.traces += 1
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+def compiled(model, loss, learning_rate=0.1):
+    optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
+    model.compile(optimizer, loss or Counted(), metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+def swapout_builder(loss=None, learning_rates=None):
+    """build(hp, merge) of a network of three blocks."""
+
+    def build(hp, merge):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Dense(6, activation="relu")(keras.layers.Flatten()(inputs))
+        for block in range(3):
+            x = merge(block, 3)([x, keras.layers.Dense(6)(x)])
+        rate = hp.Choice("learning_rate", learning_rates) if learning_rates else 0.1
+        return compiled(
+            keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x)), loss, rate
+        )
+
+    return build
+
+
+def rblock_builder(loss=None):
+    """build(hp, drop, alpha) of a network of one convolution."""
+
+    def build(hp, drop, alpha):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Flatten()(drop(keras.layers.Conv2D(3, 3, activation="relu")(inputs)))
+        return compiled(
+            ks.RBlock(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x)), alpha),
+            loss,
+        )
+
+    return build
+
+
+def search(tuner, **data):
+    """The finished trials, in their order; all of them completed."""
+    tuner.search(**data)
+    done = [tuner.oracle.trials[name] for name in tuner.oracle.end_order]
+    failed = [trial.message for trial in done if trial.status != "COMPLETED"]
+    assert not failed, failed[0]
+    return done
+
+
+# --- spaces --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, values, expected",
+    [
+        (dict(), dict(theta_stop=0.5), np.linspace(1, 0.5, 7)),
+        (dict(start=(0.8, 1.0)), dict(theta_start=0.9, theta_stop=0.3), np.linspace(0.9, 0.3, 7)),
+        (dict(name="p", start=0.7), dict(p_stop=0.4), np.linspace(0.7, 0.4, 7)),
+        (dict(kind="constant"), dict(theta=0.6), np.full(7, 0.6)),
+        (dict(kind="stage"), dict(theta_stage_1=0.9, theta_stage_2=0.7, theta_stage_3=0.5),
+         np.repeat([0.9, 0.7, 0.5], [3, 2, 2])),
+        (dict(kind="stage", stages=1), dict(theta_stage_1=0.4), np.full(7, 0.4)),
+        (dict(theta=0.5), dict(), np.linspace(1, 0.5, 7)),
+        (dict(theta=0.5, kind="constant"), dict(), np.full(7, 0.5)),
+    ],
+)  # fmt: skip
+def test_theta_schedule(arguments, values, expected):
+    hp = hyperparameters(**values)
+    theta = tuning.theta_schedule(hp, 7, **arguments)
+    np.testing.assert_allclose(theta, expected, rtol=1e-12)
+    assert set(space(hp)) == set(values)  # and a fixed number is not searched
+    for name, parameter in space(hp).items():
+        low, high = (0.8, 1.0) if name == "theta_start" else (0.3, 1.0)
+        assert isinstance(parameter, keras_tuner.engine.hyperparameters.Float)
+        assert (parameter.min_value, parameter.max_value, parameter.default) == (low, high, high)
+    if arguments.get("kind", "linear") == "linear":
+        assert theta == ks.schedules.linear(theta[0], theta[-1], 7)
+
+
+def test_stages_are_of_equal_length():
+    for blocks, stages in [(9, 3), (6, 6), (10, 4)]:
+        hp = hyperparameters(**{f"theta_stage_{i + 1}": 1 - i / 10 for i in range(stages)})
+        theta = tuning.theta_schedule(hp, blocks, kind="stage", stages=stages)
+        lengths = np.unique(theta, return_counts=True)[1]
+        assert len(lengths) == stages and lengths.max() - lengths.min() <= 1
+        assert theta == sorted(theta, reverse=True)
+
+
+def test_other_spaces():
+    hp = hyperparameters()
+    assert tuning.drop_rate(hp, rate=(0.1, 0.4), step=0.1) == 0.1
+    assert tuning.block_size(hp, block_size=(3, 7), step=2) == 3
+    assert tuning.alpha(hp, alpha=(0.1, 1.0)) == 0.1
+    fixed = tuning.drop_rate(hp, "r", 0.2), tuning.block_size(hp, "b", 5), tuning.alpha(hp, "a", 0)
+    assert fixed == (0.2, 5, 0.0)
+    found = space(hp)
+    assert set(found) == {"rate", "block_size", "alpha"}
+    np.testing.assert_allclose(list(found["rate"].values), [0.1, 0.2, 0.3, 0.4])
+    assert tuple(found["block_size"].values) == (3, 5, 7)
+    alpha = found["alpha"]
+    assert (alpha.min_value, alpha.max_value, alpha.sampling) == (0.1, 1.0, "log")
+
+
+@pytest.mark.parametrize(
+    "function, arguments, error, name",
+    [
+        (tuning.theta_schedule, dict(num=3, theta=(0.9, 0.3)), ValueError, "theta"),
+        (tuning.theta_schedule, dict(num=3, theta=(0.3, 1.1)), ValueError, "theta"),
+        (tuning.theta_schedule, dict(num=3, theta=(0.3, 0.5, 1.0)), TypeError, "theta"),
+        (tuning.theta_schedule, dict(num=3, start="1"), TypeError, "start"),
+        (tuning.theta_schedule, dict(num=0), ValueError, "num"),
+        (tuning.theta_schedule, dict(num=3, kind="cosine"), ValueError, "kind"),
+        (tuning.theta_schedule, dict(num=2, kind="stage"), ValueError, "stages"),
+        (tuning.theta_schedule, dict(num=2, step=0), ValueError, "step"),
+        (tuning.theta_schedule, dict(num=2, step=0.8), ValueError, "step"),
+        (tuning.drop_rate, dict(step=-0.1), ValueError, "step"),
+        (tuning.theta_schedule, dict(num=2, kind="stage", stages=0), ValueError, "stages"),
+        (tuning.drop_rate, dict(rate=(0.1, 1.0)), ValueError, "rate"),
+        (tuning.drop_rate, dict(rate=(0.4, 0.1)), ValueError, "rate"),
+        (tuning.drop_rate, dict(rate=None), TypeError, "rate"),
+        (tuning.block_size, dict(block_size=(0, 3)), ValueError, "block_size"),
+        (tuning.block_size, dict(block_size=2.5), ValueError, "block_size"),
+        (tuning.block_size, dict(step=0), ValueError, "step"),
+        (tuning.alpha, dict(alpha=(0, 1)), ValueError, "alpha"),
+        (tuning.alpha, dict(alpha=(1, float("inf"))), ValueError, "alpha"),
+        (tuning.SwapoutHyperModel, dict(build="build"), TypeError, "build"),
+        (tuning.SwapoutHyperModel, dict(build=print, merges=("add",)), ValueError, "merges"),
+        (tuning.SwapoutHyperModel, dict(build=print, kind="cosine"), ValueError, "kind"),
+        (tuning.RBlockHyperModel, dict(build=None), TypeError, "build"),
+        (tuning.RBlockHyperModel, dict(build=print, layers=()), ValueError, "layers"),
+    ],
+)
+def test_bad_arguments(function, arguments, error, name):
+    if "build" not in arguments:
+        function = functools.partial(function, hyperparameters())
+    with pytest.raises(error, match=f"`{name}`"):
+        function(**arguments)
+
+
+# --- searches ------------------------------------------------------------------------------------
+
+TUNERS = {
+    "random": functools.partial(keras_tuner.RandomSearch, max_trials=3, seed=1),
+    "bayes": functools.partial(
+        keras_tuner.BayesianOptimization, max_trials=3, num_initial_points=2, seed=1
+    ),
+    "hyperband": functools.partial(keras_tuner.Hyperband, max_epochs=2, factor=2, seed=1),
+    "grid": functools.partial(keras_tuner.GridSearch, max_trials=3),
+}
+CONSISTENT = keras_tuner.Objective("consistency", "min")
+BOTH = [keras_tuner.Objective("val_loss", "min"), keras_tuner.Objective("val_accuracy", "max")]
+
+
+@pytest.mark.parametrize(
+    "name, kind, objective",
+    [
+        ("random", "rblock", BOTH),
+        ("bayes", "rblock", CONSISTENT),
+        ("hyperband", "swapout", "val_loss"),
+        ("grid", "swapout", "val_accuracy"),
+    ],
+)
+def test_tuners_and_objectives(name, kind, objective, data, tmp_path):
+    if kind == "swapout":
+        model = tuning.SwapoutHyperModel(swapout_builder(), kind="stage", step=0.1)
+    else:
+        model = tuning.RBlockHyperModel(rblock_builder(), layers="dropblock", block_size=3)
+    trials = search(TUNERS[name](model, objective, directory=tmp_path), **data)
+    values = [trial.hyperparameters.values for trial in trials]
+    ours = [{k: v for k, v in value.items() if not k.startswith("tuner/")} for value in values]
+    assert {len(value) for value in ours} == {6 if kind == "swapout" else 2}
+    assert len({str(value) for value in ours}) > 2
+    if objective is CONSISTENT:
+        assert min(trial.score for trial in trials) > 0
+
+
+@pytest.mark.parametrize(
+    "make, builder, name, only",
+    [
+        (tuning.SwapoutHyperModel, swapout_builder, "random", dict(start=(0.7, 1.0))),
+        (tuning.RBlockHyperModel, rblock_builder, "hyperband", dict(layers="bdropdml")),
+    ],
+)
+def test_trials_share_a_step_and_nothing_else(make, builder, name, only, data, tmp_path):
+    scores, traces = [], []
+    for reuse in (False, True):
+        loss = Counted()
+        model = make(builder(loss), reuse=reuse, **only)
+        tuner = TUNERS[name](model, "val_loss", directory=tmp_path / str(reuse))
+        trials = search(tuner, **data)
+        scores.append([(trial.hyperparameters.values, trial.score) for trial in trials])
+        traces.append(loss.traces)
+    for (value, alone), (shared, score) in zip(*scores, strict=True):
+        assert shared == value and score == pytest.approx(alone, rel=1e-4)
+    assert len({score for _, score in scores[0]}) > 2
+    assert traces[0] == traces[1] * len(trials)  # shared, as many as one trial alone
+
+    predictions = []
+    for model, trial in zip(tuner.get_best_models(2), tuner.oracle.get_best_trials(2), strict=True):
+        loss = model.evaluate(*data["validation_data"], verbose=0, return_dict=True)["loss"]
+        assert loss == pytest.approx(trial.score, rel=1e-4)
+        predictions.append(model.predict(data["x"], verbose=0))
+        values = trial.hyperparameters.values
+        layers = getattr(model, "model", model).layers
+        found = [layer.adjustments() for layer in layers if hasattr(layer, "adjustments")]
+        if make is tuning.RBlockHyperModel:
+            assert found == [dict(rate=values["rate"])] and model.alpha == values["alpha"]
+            continue
+        for theta in ("theta_1", "theta_2"):
+            expected = np.linspace(values[f"{theta}_start"], values[f"{theta}_stop"], 3)
+            np.testing.assert_allclose([layer[theta] for layer in found], expected)
+    assert np.abs(predictions[0] - predictions[1]).max() > 1e-3
+
+
+def test_a_search_of_ones_own_beside_ours(data, tmp_path):
+    """Two learning rates are two compiled steps, however many thetas there are."""
+    traces = []
+    for learning_rates, count in [([0.01], 1), ([0.01, 0.1], 4)]:
+        loss = Counted()
+        builder = swapout_builder(loss, learning_rates)
+        model = tuning.SwapoutHyperModel(builder, kind="constant", step=0.35)
+        tuner = keras_tuner.GridSearch(model, "val_loss", count, directory=tmp_path / str(count))
+        trials = search(tuner, **data)
+        traces.append(loss.traces)
+    rates = [trial.hyperparameters.values["learning_rate"] for trial in trials]
+    assert sorted(rates) == [0.01, 0.01, 0.1, 0.1] and traces[1] == 2 * traces[0]
+    (model,), (trial,) = tuner.get_best_models(), tuner.oracle.get_best_trials()
+    rate = trial.hyperparameters.values["learning_rate"]
+    assert float(model.optimizer.learning_rate) == pytest.approx(rate)
+
+
+def test_trials_share_a_step_of_a_space_known_before(data, tmp_path):
+    """As when a search is taken up again, or has `hyperparameters=`."""
+    tuning.SwapoutHyperModel(swapout_builder()).build(hp := hyperparameters())
+    loss, traces = Counted(), []
+    model = tuning.SwapoutHyperModel(swapout_builder(loss))
+    note = keras.callbacks.LambdaCallback(on_train_end=lambda logs: traces.append(loss.traces))
+    tuner = keras_tuner.RandomSearch(
+        model, "val_loss", max_trials=2, hyperparameters=hp, directory=tmp_path
+    )
+    search(tuner, **data, callbacks=[note])
+    assert traces[0] == traces[1]
+
+
+# --- what is searched where it matters alone -----------------------------------------------------
+
+
+class Untrained(keras_tuner.Tuner):
+    """Builds a model too small to speak of, and trains none."""
+
+    def run_trial(self, trial):
+        self.hypermodel.build(trial.hyperparameters)
+        return 0.0
+
+
+class UntrainedGrid(Untrained, keras_tuner.GridSearch):
+    pass
+
+
+class UntrainedRandom(Untrained, keras_tuner.RandomSearch):
+    pass
+
+
+def merged(hp, merge):
+    inputs = keras.Input((2,))
+    return keras.Model(inputs, merge(0, 1)([inputs, inputs]))
+
+
+def dropped(hp, drop, alpha):
+    inputs = keras.Input((2, 2, 1))
+    return keras.Model(inputs, drop(inputs))
+
+
+@pytest.mark.parametrize(
+    "merges",
+    [
+        ("swapout", "stochastic_depth"),
+        ("skip_forward", "residual_dropout"),
+    ],
+)
+def test_grid_over_merges_is_complete(merges, tmp_path):
+    """Three values for each theta: 3^2 settings of a merge with two thetas, 3 of one with one."""
+    model = tuning.SwapoutHyperModel(merged, merges, "constant", step=0.35)
+    trials = search(UntrainedGrid(model, max_trials=20, directory=tmp_path))
+    thetas = {merge: tuning.MERGES[merge][1] for merge in merges}
+    assert len(trials) == sum(3 ** len(names) for names in thetas.values())
+    seen = set()
+    for trial in trials:
+        values = dict(trial.hyperparameters.values)
+        merge = values.pop("merge")
+        assert len(values) == len(thetas[merge])
+        assert all(min(abs(v - w) for w in (0.3, 0.65, 1.0)) < 1e-9 for v in values.values())
+        seen.add((merge, *(round(v, 2) for v in values.values())))
+    assert len(seen) == len(trials)
+
+
+@pytest.mark.parametrize("choice", ["merge", "layer"])
+def test_every_conditional_hyperparameter_is_searched(choice, tmp_path):
+    if choice == "merge":
+        where = {name: tuning.MERGES[name][1] for name in ("swapout", "stochastic_depth")}
+        model = tuning.SwapoutHyperModel(merged, tuple(where), "stage", stages=1)
+        where = {key: [f"{key}_{v}_stage_1" for v in values] for key, values in where.items()}
+    else:
+        where = {key: ["block_size"] * blocks for key, (_, blocks) in tuning.REGIONS.items()}
+        where = {key: ["rate", "alpha", *value] for key, value in where.items()}
+        model = tuning.RBlockHyperModel(dropped, tuple(where))
+    tuner = UntrainedRandom(model, max_trials=12, seed=1, directory=tmp_path)
+    values = [trial.hyperparameters.values for trial in search(tuner)]
+    assert len(values) == 12
+    for value in values:
+        assert set(value) == {choice, *where[value[choice]]}
+    for parameter in {choice}.union(*where.values()):
+        tried = {value[parameter] for value in values if parameter in value}
+        assert len(tried) > 1, parameter
+
+
+# --- the package ---------------------------------------------------------------------------------
+
+
+def test_tuner_is_imported_when_asked_for(start_python, result):
+    assert result(start_python(LOADED)) == [False, True]
+
+
+def test_without_the_tuner_the_error_says_what_to_install(start_python, result):
+    assert 'pip install "keras-swapout[tuner]"' in result(start_python(WITHOUT_TUNER))
