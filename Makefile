@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Two processes. The tests of a file stay in one, with their fixtures and what JAX has compiled; in
+# the order of the names, in which small doctests come last, both end at the same time.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: pilot test lint benchmark clean
 
@@ -10,8 +13,8 @@ pilot: $(VENV)/pilot.installed
 	$(BIN)/keras-swapout pilot --out pilot-digits
 
 test: $(VENV)/test.installed lint
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest
+	KERAS_BACKEND=tensorflow $(PYTEST)
+	KERAS_BACKEND=jax $(PYTEST)
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ from keras_swapout.pilot.agreement import agreement
 from keras_swapout.pilot.compare import compare
 from keras_swapout.pilot.methods import METHODS, find
 
+pytestmark = pytest.mark.tensorflow  # nothing here depends on the backend
+
 NAMES = ("plain", "bdropdml", "rblock_bdropdml", "sdropdml", "rblock_sdropdml")
 
 

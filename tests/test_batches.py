@@ -48,6 +48,7 @@ def test_arrays_tensors_and_lists_of_numbers(size):
         check(x, size)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 100])
 def test_batches_of_a_set_are_regrouped(size):
     for cuts in ([3, 6], [1, 2], [0, 5, 5], []):  # a batch may be empty
@@ -63,6 +64,7 @@ def test_tensors_in_a_set_become_arrays():
     assert type(batch) is np.ndarray
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("make", [list, tuple, lambda pair: dict(zip("ba", pair, strict=True))])
 def test_structures_are_kept_and_cut_together(make):
     structure = make([X, 10 * X[:, :1]])
@@ -78,6 +80,7 @@ def test_structures_are_kept_and_cut_together(make):
                 assert list(batch) == ["b", "a"]
 
 
+@pytest.mark.tensorflow
 def test_samples_of_another_shape_begin_a_batch_of_their_own():
     long = np.zeros((3, 5))
     found = list(batches(iter([X[:3], long, long, X[3:]]), 4))
@@ -102,12 +105,14 @@ def test_tf_data():
             next(batches(empty, 3))
 
 
+@pytest.mark.tensorflow
 def test_a_torch_data_loader():
     torch = pytest.importorskip("torch")
     tensors = torch.utils.data.TensorDataset(torch.arange(14).reshape(7, 2), torch.arange(7))
     check(torch.utils.data.DataLoader(tensors, batch_size=3), 2)
 
 
+@pytest.mark.tensorflow
 def test_steps_are_batches_of_the_size_asked_for_or_of_the_set():
     assert listed(X[:, 0], 3, steps=2) == [[0, 2, 4], [6, 8, 10]]
     assert listed(X[:, 0], 3, steps=9) == listed(X[:, 0], 3)
@@ -115,6 +120,7 @@ def test_steps_are_batches_of_the_size_asked_for_or_of_the_set():
     assert listed(Endless(X[:2, 0], X[2:3, 0]), 3, steps=3) == [[0, 2, 4], [0, 2]]
 
 
+@pytest.mark.tensorflow
 def test_no_more_of_a_set_is_read_than_asked_for():
     read = []
 
@@ -127,6 +133,7 @@ def test_no_more_of_a_set_is_read_than_asked_for():
     assert read == [0, 1]
 
 
+@pytest.mark.tensorflow
 def test_the_first_sample():
     np.testing.assert_array_equal(first(X), X[:1])
     np.testing.assert_array_equal(first(Endless(X)), X[:1])
@@ -134,11 +141,13 @@ def test_the_first_sample():
     assert structure["a"].tolist() == [[0, 1]] and structure["b"].tolist() == [0]
 
 
+@pytest.mark.tensorflow
 def test_length_is_known_of_arrays_only():
     assert length(X) == length([X, X]) == length({"a": X}) == length(X.tolist()) == 7
     assert length(Sequence(X)) is length(iter([X])) is None
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "x",
     [
@@ -156,12 +165,14 @@ def test_nothing_is_an_error(x):
         next(batches(x, 3, "data"))
 
 
+@pytest.mark.tensorflow
 def test_lengths_that_differ_are_an_error():
     for x in ([X, X[:5]], {"a": X, "b": X[:5]}):
         with pytest.raises(ValueError, match=r"`data` must have inputs of one length.*\{5, 7\}"):
             next(batches(x, 3, "data"))
 
 
+@pytest.mark.tensorflow
 def test_a_set_that_never_ends_is_an_error():
     with pytest.raises(ValueError, match="`data` must end"):
         next(batches(Endless(X), 3, "data"))

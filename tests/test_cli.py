@@ -4,6 +4,8 @@ import pytest
 
 from keras_swapout import __version__, cli
 
+pytestmark = pytest.mark.tensorflow  # nothing here depends on the backend
+
 
 def run(*argv):
     with pytest.raises(SystemExit) as stop:

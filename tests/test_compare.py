@@ -13,6 +13,8 @@ from keras_swapout.pilot import measures  # noqa: E402
 from keras_swapout.pilot.compare import compare  # noqa: E402
 from keras_swapout.pilot.measures import MEASURES  # noqa: E402
 
+pytestmark = pytest.mark.tensorflow  # nothing here depends on the backend
+
 PERCENT = {"unit": "%", "digits": 1}
 
 

@@ -31,6 +31,7 @@ def data(n=100):
     return rng.normal(size=(n, 6)).astype("float32"), rng.integers(0, 3, n)
 
 
+@pytest.mark.tensorflow
 def test_two_way_kl_against_scipy():
     full, sub = predictions()
     p, q = softmax(full, axis=-1), softmax(sub, axis=-1)
@@ -39,12 +40,14 @@ def test_two_way_kl_against_scipy():
     np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
+@pytest.mark.tensorflow
 def test_disagreement_counts():
     full, sub = predictions()
     expected = sum(full[n].argmax() != q[n].argmax() for q in sub for n in range(7)) / 35
     assert ks.metrics.disagreement(full, sub) == expected
 
 
+@pytest.mark.tensorflow
 def test_spread_is_the_standard_deviation_over_sub_models():
     _, sub = predictions()
     q = softmax(sub, axis=-1)
@@ -52,6 +55,7 @@ def test_spread_is_the_standard_deviation_over_sub_models():
     np.testing.assert_allclose(ks.metrics.spread(log_softmax(sub, axis=-1)), expected)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("function", [ks.metrics.mean_two_way_kl, ks.metrics.disagreement])
 def test_metrics_name_bad_shapes_and_nan(function):
     full, sub = predictions()
@@ -61,6 +65,7 @@ def test_metrics_name_bad_shapes_and_nan(function):
         function(full * np.nan, sub)
 
 
+@pytest.mark.tensorflow
 def test_spread_needs_two_sub_models():
     with pytest.raises(ValueError, match=r"`sub_models`.*\(1, 7, 4\)"):
         ks.metrics.spread(predictions(sub_models=1)[1])
@@ -135,6 +140,7 @@ def test_binary_outputs():
     assert figures["spread"] > 0
 
 
+@pytest.mark.tensorflow
 def test_bad_arguments_are_named():
     model = network(keras.layers.Dropout(0.3), last="tanh")
     with pytest.raises(ValueError, match=r"`head`.*'tanh'"):

@@ -16,6 +16,8 @@ from keras_swapout.evaluation.corruptions import (
     suitable,
 )
 
+pytestmark = pytest.mark.tensorflow  # nothing here depends on the backend
+
 NOISE = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 RANDOM = (*NOISE, "glass_blur", "fog", "elastic_transform", "spatter")
 

@@ -12,6 +12,8 @@ import pytest
 
 from keras_swapout import datasets
 
+pytestmark = pytest.mark.tensorflow  # nothing here depends on the backend
+
 
 def contents(images):
     return collections.Counter(image.tobytes() for image in images)
@@ -359,7 +361,6 @@ def test_importing_the_module_imports_nothing_heavy():
     assert run.stdout.split("\n")[:2] == ["set()", "False"]
 
 
-@pytest.mark.tensorflow
 def test_cifar10():
     tfds = pytest.importorskip("tensorflow_datasets")
     if not tfds.builder("cifar10").is_prepared():

@@ -214,6 +214,7 @@ def test_half_precision_outputs_are_measured_in_float32(kind):
     np.testing.assert_allclose(array(value), wide / 2, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.tensorflow
 def test_unknown_divergence_and_no_distribution():
     a = np.zeros((2, 3), "float32")
     with pytest.raises(ValueError, match=r"`divergence`.*\('kl', 'js', 'mse'\).*'tv'"):
@@ -224,7 +225,7 @@ def test_unknown_divergence_and_no_distribution():
     np.testing.assert_array_equal(array(two_way(a, a + 2, "mse", Head(None))), [4, 4])
 
 
-# What an output is
+# What an output is: read off objects of Keras, whatever the backend is
 
 SOFTMAX = ["CategoricalCrossentropy", "SparseCategoricalCrossentropy", "KLDivergence"]
 SOFTMAX += ["CategoricalFocalCrossentropy"]
@@ -237,6 +238,7 @@ LOSSES = sorted(
 )
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_of_keras_say_their_distribution(name):
     assert len(LOSSES) > 15
@@ -258,6 +260,7 @@ def test_losses_of_keras_say_their_distribution(name):
             assert head_of(loss, "softmax").distribution == expected
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("name", AXES_OF_SPACE)
 def test_the_axis_of_a_sum_is_no_class_axis(name):
     for axis in (None, (1, 2, 3)):
@@ -265,6 +268,7 @@ def test_the_axis_of_a_sum_is_no_class_axis(name):
         assert head_of(loss, "softmax") == Head("softmax", False, -1)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "name",
     [*SOFTMAX, *SIGMOID],
@@ -278,6 +282,7 @@ def test_losses_say_whether_they_take_logits_and_along_which_axis(name):
         assert head_of(loss(axis=1), "softmax") == Head(distribution, False, 1)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "alias, distribution", [("kld", "softmax"), ("bce", "sigmoid"), ("KLD", "softmax")]
 )
@@ -285,6 +290,7 @@ def test_aliases(alias, distribution):
     assert head_of(alias, "softmax") == Head(distribution, False, -1)
 
 
+@pytest.mark.tensorflow
 def test_partials_no_loss_and_functions_of_ones_own():
     partial = functools.partial(
         keras.losses.sparse_categorical_crossentropy, from_logits=True, axis=2
@@ -347,6 +353,7 @@ ENDS = {
 }
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ENDS)
 def test_the_last_activation_is_seen(name):
     end, expected = ENDS[name]
@@ -354,15 +361,18 @@ def test_the_last_activation_is_seen(name):
     assert activations(keras.Model(inputs, end(inputs))) == [expected]
 
 
+@pytest.mark.tensorflow
 def test_activations_of_sequential_models():
     layers = [keras.layers.Dense(3), keras.layers.Activation("sigmoid")]
     assert activations(keras.Sequential([keras.Input((4,)), *layers])) == ["sigmoid"]
 
 
+@pytest.mark.tensorflow
 def test_activations_of_a_sequential_model_without_input_are_unknown():
     assert activations(keras.Sequential([keras.layers.Dense(3, activation="softmax")])) == []
 
 
+@pytest.mark.tensorflow
 def test_activations_of_several_outputs_are_in_their_order():
     inputs = keras.Input((4,))
     softmaxed = dense("softmax")(inputs)
@@ -376,12 +386,14 @@ def test_activations_of_several_outputs_are_in_their_order():
     assert activations(keras.Model(inputs, nested("softmax")(inputs))) == ["softmax"]
 
 
+@pytest.mark.tensorflow
 def test_activations_of_a_subclassed_model_are_unknown():
     model = OwnCall()
     model(np.zeros((1, 4), "float32"))
     assert activations(model) == []
 
 
+@pytest.mark.tensorflow
 def test_a_layer_that_two_outputs_share_is_not_mistaken():
     """`Flatten` first behind logits, then behind probabilities: these are no logits."""
     inputs = keras.Input((4,))
@@ -391,6 +403,7 @@ def test_a_layer_that_two_outputs_share_is_not_mistaken():
     assert activations(keras.Model(inputs, probabilities)) != ["linear"]
 
 
+@pytest.mark.tensorflow
 def test_activation_does_not_change_the_model():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Reshape((3, 1))(dense("softmax")(inputs)))

@@ -4,7 +4,6 @@ import html
 import io
 import json
 import re
-import subprocess
 import sys
 
 import keras
@@ -254,6 +253,7 @@ def test_interrupted_it_goes_on_where_it_was(files, tmp_path, monkeypatch):
         evaluate(files[0], **QUICK, out=tmp_path)
 
 
+@pytest.mark.tensorflow
 def test_results_without_settings_are_refused(tmp_path, monkeypatch):
     (tmp_path / "parts" / "a").mkdir(parents=True)
     (tmp_path / "parts" / "a" / "clean.json").write_text("{}")
@@ -266,6 +266,7 @@ def test_results_without_settings_are_refused(tmp_path, monkeypatch):
 # --- errors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -288,6 +289,7 @@ def test_bad_options(changed, words):
         Options(**QUICK | changed)
 
 
+@pytest.mark.tensorflow
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`models`: there is no file .*none\.keras"):
         evaluate(tmp_path / "none.keras", **QUICK)
@@ -322,6 +324,7 @@ def vectors():
     return keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("build", "words"),
     [
@@ -374,6 +377,7 @@ def test_a_layer_of_somebody_else(tmp_path, monkeypatch):
     forget()
 
 
+@pytest.mark.tensorflow
 def test_the_package_names_what_to_import_where_the_module_is_a_script(tmp_path):
     import zipfile
 
@@ -425,6 +429,7 @@ def test_every_image_of_a_folder(folder, tmp_path):
     assert "left out: with --split all there are no training images" in text
 
 
+@pytest.mark.tensorflow
 def test_scales(folder):
     images = evaluation_data.Images(Options(str(folder), scale="raw"), (8, 8))
     np.testing.assert_array_equal(images.scaled(images.images), images.images)
@@ -440,6 +445,7 @@ def test_scales(folder):
         evaluation_data.Images(Options(str(folder), mean=1.0, std=1.0), (8, 8))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
@@ -453,6 +459,7 @@ def test_folders_without_labels_or_images(prepare, words, tmp_path):
         evaluation_data.Images(Options(str(tmp_path)), (8, 8))
 
 
+@pytest.mark.tensorflow
 def test_labels_out_of_range(monkeypatch):
     def source(name):
         labels = np.array([0, 1, 2] * 10)
@@ -465,11 +472,13 @@ def test_labels_out_of_range(monkeypatch):
         evaluation_data.Images(Options("digits"), (8, 8))
 
 
+@pytest.mark.tensorflow
 def test_unknown_data():
     with pytest.raises(ValueError, match=r"`data` must be one of .*'no_such_data'"):
         evaluation_data.Images(Options("no_such_data"), (8, 8))
 
 
+@pytest.mark.tensorflow
 def test_published_corruptions_are_used_where_they_are(monkeypatch):
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
@@ -510,6 +519,7 @@ def compared(gains, seeds=1, size=40, noise=0.1):
     return compare(rows, runs, images), images
 
 
+@pytest.mark.tensorflow
 def test_a_better_model():
     found, images = compared({"a": 0, "b": 0.2})
     (one,) = found["comparisons"]
@@ -522,6 +532,7 @@ def test_a_better_model():
     assert "over images" in found["answer"] and "not other training runs" in found["details"][-1]
 
 
+@pytest.mark.tensorflow
 def test_welch_over_seeds():
     found, _ = compared({"a": 0, "b": 0.2}, seeds=4)
     row = found["comparisons"][0]["measures"]["corrupted_accuracy"]
@@ -531,6 +542,7 @@ def test_welch_over_seeds():
     assert "95 % interval over networks" in found["answer"]
 
 
+@pytest.mark.tensorflow
 def test_worse_and_mixed_and_equal():
     assert compared({"a": 0, "b": -0.2})[0]["answer"].startswith(
         "Accuracy under corruption goes down with b: by "
@@ -547,6 +559,7 @@ def test_worse_and_mixed_and_equal():
     assert "; and 2 more." in many["answer"]
 
 
+@pytest.mark.tensorflow
 def test_holm_is_over_the_comparisons():
     found, _ = compared({"a": 0, "b": 0.02, "c": 0.02})
     rows = [one["measures"]["corrupted_accuracy"] for one in found["comparisons"]]
@@ -564,6 +577,7 @@ def command(*argv):
     return stop.value.code
 
 
+@pytest.mark.tensorflow
 def test_command_line(tmp_path, capsys, monkeypatch):
     assert command("--help") == 0
     text = capsys.readouterr().out
@@ -580,9 +594,3 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert command("a.keras", "b.keras", "--data", "my/photos", "--import", "layers") == 0
     assert called["models"] == ["a.keras", "b.keras"] and called["imports"] == ["layers"]
     assert called["out"] == "evaluate-photos" and called["severities"] == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.tensorflow
-def test_importing_the_package_leaves_the_evaluation_alone():
-    code = "import sys, keras_swapout; sys.exit('keras_swapout.evaluation' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

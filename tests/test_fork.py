@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from backends import reduced
 from scipy import stats
 from sklearn.datasets import load_digits
 
@@ -326,10 +327,22 @@ NETWORKS = [
     optional_input,
     optional_input_of_a_subclassed_model,
 ]
+#: One of each kind of graph; how the others are wired no backend changes.
+KEPT = [
+    functional,
+    nested_functional,
+    subclassed,
+    dict_of_inputs,
+    dict_of_outputs,
+    shared_model_before_and_behind,
+    masked_lstm,
+    table_of_positions,
+    compiled,
+]
 ELEMENTWISE = {masked_pooling, table_of_positions, optional_input}
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", reduced(NETWORKS, *KEPT))
 def test_without_randomness_a_fork_is_the_repeated_model(network):
     """In inference mode, and in training with layers that only say that they are stochastic."""
     for drop, training, views in [(dropout, False, 3), (Marked, True, 2)]:
@@ -348,7 +361,7 @@ def test_without_randomness_a_fork_is_the_repeated_model(network):
                 np.testing.assert_allclose(got, repeated, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("network", NETWORKS[:-5])
+@pytest.mark.parametrize("network", reduced(NETWORKS[:-5], *KEPT))
 def test_views_are_in_order_and_differ(network):
     """With layers of ours view 0 is, from one place in the sequence, what the model draws alone."""
     for layer in (dropout, lambda: ks.layers.BDropDML(0.5, seed=4)):
@@ -418,7 +431,7 @@ def digits(count):
     return (images[:count] / 16).astype("float32"), labels[:count]
 
 
-@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("views", reduced([2, 3], 2))
 def test_with_no_randomness_a_training_step_is_that_of_the_model(views):
     x, labels = digits(32)
     model = classifier(Marked)
@@ -589,7 +602,7 @@ def test_axes_merged_into_the_batch_keep_their_pairs():
     assert ((views[:3] == 0) ^ (views[3:] == 0)).all()
 
 
-# Which layers are stochastic
+# Which layers are stochastic: their attributes say it, whatever the backend is
 
 
 class Declared(keras.Layer):
@@ -679,6 +692,7 @@ STEADY = {
 }
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("layer", RANDOM.values(), ids=RANDOM)
 def test_layers_that_draw_are_found(layer):
     layer = layer()
@@ -687,11 +701,13 @@ def test_layers_that_draw_are_found(layer):
     assert found and {id(each) for each in stochastic_layers(outer)} == found
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("layer", STEADY.values(), ids=STEADY)
 def test_layers_that_do_not_draw_are_not_found(layer):
     assert stochastic_layers(layer()) == []
 
 
+@pytest.mark.tensorflow
 def test_the_layers_found_are_those_inside():
     block = Block(lambda: Block(dropout))
     (found,) = stochastic_layers(block)
@@ -760,9 +776,10 @@ def test_two_replicas_fork_as_one_device_does(start_python, result):
         assert not ((whole[0] > 0) & (whole[1] > 0)).all()
 
 
-# Bad input
+# Bad input; which backend it is makes no difference
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("views", [0, -1, True, 1.5, 2.0, "2", None])
 def test_bad_views_are_named(views):
     model, _ = functional(dropout)
@@ -771,6 +788,7 @@ def test_bad_views_are_named(views):
     assert f"Received: views={views!r}" in str(raised.value)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("model", [keras.layers.Dropout(0.5), None, "model", keras.Model])
 def test_a_model_that_is_none_is_named(model):
     with pytest.raises(TypeError, match="`model`") as raised:

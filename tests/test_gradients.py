@@ -129,6 +129,7 @@ def test_rescaled_gradient(draw):
     np.testing.assert_allclose(gradients[1], masks[1] * w * 4, rtol=1e-6)
 
 
+@pytest.mark.tensorflow  # the tests above know the gradient exactly
 def test_finite_differences():
     """Of a loss that is not linear, along random directions, masks held by the seed."""
     x, fx, w, dx, dfx = arrays((6, 8), 5)

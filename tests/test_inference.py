@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from backends import reduced
 from scipy import stats
 from scipy.special import expit, softmax, xlogy
 
@@ -145,7 +146,8 @@ def three_heads():
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
-@pytest.mark.parametrize("batch_size", [64, 4])  # all samples of 10 inputs at once; 4 of one input
+# All samples of 10 inputs at once; 4 of one input.
+@pytest.mark.parametrize("batch_size", reduced([64, 4], 4))
 def test_statistics_are_those_of_the_samples(antithetic, batch_size):
     model, count = three_heads(), 6
     arguments = {"batch_size": batch_size, "antithetic": antithetic, "seed": 3}
@@ -264,7 +266,7 @@ def agrees(rows, expected):
     "layer, antithetic",
     [(ks.layers.BDropDML, True), (ks.layers.BDropDML, False), (L.Dropout, True)],
 )
-@pytest.mark.parametrize("rate", [0.25, 0.5])
+@pytest.mark.parametrize("rate", reduced([0.25, 0.5], 0.25))
 def test_unbiased_estimates(layer, antithetic, rate):
     """Of the mean, the variance of a sample and that of the mean; five samples: two pairs and one.
 
@@ -641,7 +643,9 @@ def test_a_generator_for_a_model_without_weights_yet():
     assert len(predict(model, parts, head=Head("softmax", from_logits=True)).mean) == 5
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "policy", reduced(["mixed_float16", "mixed_bfloat16", "float16"], "mixed_float16")
+)
 def test_low_precision_is_finite(policy):
     """Also for logits near the end of float16, of which a product in float16 would overflow."""
     inputs = Input((4,), dtype=policy.replace("mixed_", "") if policy == "float16" else None)
@@ -659,7 +663,7 @@ def test_low_precision_is_finite(policy):
 # Samples in pieces
 
 
-@pytest.mark.parametrize("batch_size", [12, 4, 100])
+@pytest.mark.parametrize("batch_size", reduced([12, 4, 100], 12))
 def test_a_stream_is_the_samples_in_pieces(batch_size):
     predictor = Predictor(network(drop()), 6, batch_size)
     kept = Predictor(predictor.model, 6, batch_size, return_samples=True)(X, seed=1, verbose=False)

@@ -67,6 +67,7 @@ def test_parameters_of_another_network(build):
     assert count == parameters(1 if build is ResNetV1 else 2, 14, 3, classes=7, channels=5)
 
 
+@pytest.mark.tensorflow
 @BUILDERS
 @pytest.mark.parametrize(
     "shape, stages",
@@ -86,6 +87,7 @@ def test_shapes_of_the_stages(build, shape, stages):
     assert model.input_shape == (None, *shape) and model.output_shape == (None, 4)
 
 
+@pytest.mark.tensorflow
 @BUILDERS
 def test_one_model_for_images_of_any_size(build):
     model = build(8, input_shape=(None, None, 1), classes=3)
@@ -96,6 +98,7 @@ def test_one_model_for_images_of_any_size(build):
         np.testing.assert_allclose(y.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.tensorflow
 @BUILDERS
 def test_classifier_activation(build):
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
@@ -107,6 +110,7 @@ def test_classifier_activation(build):
     np.testing.assert_allclose(array(softmax(x)), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.tensorflow
 @BUILDERS
 @pytest.mark.parametrize("depth", [8, 20])
 def test_merge_is_asked_once_for_each_block_in_order(build, depth):
@@ -120,6 +124,7 @@ def test_merge_is_asked_once_for_each_block_in_order(build, depth):
     assert asked == [(block, (depth - 2) // 2) for block in range((depth - 2) // 2)]
 
 
+@pytest.mark.tensorflow
 @BUILDERS
 def test_merge_sees_the_shortcut_first(build):
     """With F(X) cut off, only X is left: the convolutions within the blocks don't matter."""
@@ -145,6 +150,7 @@ def test_plain_is_swapout_with_ones(build, training):
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.tensorflow
 @BUILDERS
 def test_v2_is_linear_after_the_merge_and_v1_is_not(build):
     """Y = merge(X, F) is signed in version 2; version 1 ends a block with a ReLU."""
@@ -157,6 +163,7 @@ def test_v2_is_linear_after_the_merge_and_v1_is_not(build):
     assert isinstance(consumer, kind)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "arguments, error, words",
     [
@@ -181,6 +188,7 @@ def test_bad_argument(build, arguments, error, words):
     assert all(word in str(info.value) for word in words), str(info.value)
 
 
+@pytest.mark.tensorflow  # JAX compiles each operation; test_modes and test_fit have it
 @BUILDERS
 def test_mixed_precision(build):
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -97,7 +97,8 @@ def test_jit_gives_the_same_bits():
     )
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_every_backend_gives_the_same_bits(backend):
     pytest.importorskip(backend, reason=f"pip install {backend}")
     code = (
@@ -129,12 +130,14 @@ def test_samples_hold_the_words_of_the_whole_batch(shape):
     )
 
 
+@pytest.mark.tensorflow
 def test_a_batch_split_does_not_change_the_words():
     whole = numpy_words([1, 2], (8, 5, 3))
     parts = [numpy_words([1, 2], (2, 5, 3), offset=i * 2 * 5 * 3) for i in range(4)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+@pytest.mark.tensorflow
 def test_odd_views_are_complements_and_pairs_are_unrelated():
     views = [numpy_words([1, 2], (N,), view=v) for v in range(4)]
     np.testing.assert_array_equal(views[1], ~views[0])
@@ -148,12 +151,14 @@ def test_keys_come_from_the_seed_generator_and_advance():
     assert keys == [[2**31 - 1, step] for step in range(3)]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("view", [-1, 1.0, True, None])
 def test_a_bad_view_is_refused(view):
     with pytest.raises(ValueError, match="view"):
         random.words([0, 0], (3,), view=view)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("probability", [0.0, 2**-17, 1e-3, 0.3, 0.5, 1 - 1e-3, 1 - 2**-17, 1.0])
 def test_probabilities_are_exact_at_the_ends_and_near_elsewhere(probability):
     threshold = random.threshold(probability)
@@ -179,7 +184,7 @@ def test_a_field_of_2_to_the_31_elements():
 
 # Quality, over 2**24 = 1.7e7 words. Each threshold is a two-sided bound at p = 1e-6 a comparison
 # (4.9 standard deviations), so a sound field fails one run of these tests in some thousands of
-# seeds; the seeds are fixed.
+# seeds; the seeds are fixed. All of it is NumPy's field, which the backends are held to above.
 
 WORDS = 1 << 24
 SIGMAS = 4.9
@@ -199,14 +204,18 @@ def long_run():
 
 def bit_deviation(words):
     """Largest deviation of a bit's frequency from 1/2, in standard deviations."""
-    ones = [np.count_nonzero(words & np.uint32(1 << bit)) for bit in range(32)]
-    return max(abs(2 * n - words.size) / np.sqrt(words.size) for n in ones)
+    ones = np.zeros(32)
+    for part in np.array_split(words, words.size >> 14):  # of a size that stays in the cache
+        ones += [np.count_nonzero(part & np.uint32(1 << bit)) for bit in range(32)]
+    return np.abs(2 * ones - words.size).max() / np.sqrt(words.size)
 
 
+@pytest.mark.tensorflow
 def test_every_bit_is_as_often_0_as_1(long_run):
     assert bit_deviation(long_run) < SIGMAS
 
 
+@pytest.mark.tensorflow
 def test_every_value_of_each_half_is_equally_frequent(long_run):
     for half in random.halves(long_run, np):
         counts = np.bincount(half.astype(np.int64), minlength=65536)
@@ -214,17 +223,20 @@ def test_every_value_of_each_half_is_equally_frequent(long_run):
         assert 1e-6 < p < 1 - 1e-6
 
 
+@pytest.mark.tensorflow
 def test_the_two_halves_are_independent(long_run):
     low, high = random.halves(long_run, np)
     table = np.bincount((low >> 8).astype(np.int64) * 256 + (high >> 8), minlength=65536)
     assert 1e-6 < stats.chisquare(table).pvalue < 1 - 1e-6
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("lag", [1, 2, 3, 16, 32, 64, 1024, 32 * 32, 32 * 32 * 16, 65536])
 def test_no_serial_correlation_of_any_bit(long_run, lag):
     assert bit_deviation(long_run[lag:] ^ long_run[:-lag]) < SIGMAS
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "other",
     [
@@ -241,6 +253,7 @@ def test_neighbouring_keys_are_unrelated(long_run, other):
     assert bit_deviation(long_run ^ numpy_words(key, (WORDS,), view=view)) < SIGMAS
 
 
+@pytest.mark.tensorflow
 def test_no_key_gives_another_keys_field_shifted():
     """Cross-correlation at every shift, by FFT, among fields of neighbouring keys."""
     size = 1 << 16
@@ -254,6 +267,7 @@ def test_no_key_gives_another_keys_field_shifted():
             assert np.abs(shifted).max() < bound
 
 
+@pytest.mark.tensorflow
 def test_the_words_of_many_steps_at_one_place_are_uniform():
     """What one unit sees over training: bit frequencies and serial correlation over the counter."""
     words = np.stack([numpy_words([5, step], (64,)) for step in range(4096)])
@@ -261,6 +275,7 @@ def test_the_words_of_many_steps_at_one_place_are_uniform():
     assert bit_deviation(words[1:] ^ words[:-1]) < SIGMAS
 
 
+@pytest.mark.tensorflow
 def test_keys_are_distinct():
     """The first words of 2**16 keys: as many equal pairs as chance gives, not more."""
     first = [

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from backends import reduced
 
 import keras_swapout as ks
 from keras_swapout.inference import (
@@ -122,11 +123,11 @@ NETWORKS = [
     half_precision,
     frozen,
     several_inputs,
-    pytest.param(swapout_resnet, marks=pytest.mark.tensorflow),  # JAX compiles for long
+    swapout_resnet,
 ]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", reduced(NETWORKS, parallel_branches, half_precision))
 def test_statistics_are_exact(network):
     model, x = network()
     before = [array(v) for v in shaken(model).variables]

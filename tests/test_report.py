@@ -15,6 +15,8 @@ from keras_swapout.pilot import plots  # noqa: E402
 from keras_swapout.pilot.compare import compare  # noqa: E402
 from keras_swapout.pilot.report import print_table, write_report  # noqa: E402
 
+pytestmark = pytest.mark.tensorflow  # nothing here depends on the backend
+
 HOSTILE = '<script>alert("1")</script>'
 VOID = {"br", "hr", "img", "input", "link", "meta", "use", "path", "line", "rect", "circle"}
 

@@ -79,6 +79,7 @@ def test_registered_layer_needs_no_custom_objects(layer):
     assert type(again) is type(layer) and again.get_config() == layer.get_config()
 
 
+@pytest.mark.tensorflow
 def test_special_cases_store_only_their_own_arguments():
     names = {"theta_1", "theta_2", "coupling"}
     for layer in (SkipForward(0.3), ResidualDropout(0.3), StochasticDepth(0.3)):

@@ -5,6 +5,8 @@ import pytest
 import keras_swapout as ks
 from keras_swapout.schedules import constant, linear, per_block, per_stage
 
+pytestmark = pytest.mark.tensorflow  # nothing here depends on the backend
+
 
 @pytest.mark.parametrize("num", [2, 3, 9, 15, 110])
 @pytest.mark.parametrize("start, stop", [(1.0, 0.5), (0.1, 0.7), (0.3, 0.3), (1 / 3, 0.9)])

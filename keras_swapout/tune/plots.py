@@ -101,28 +101,38 @@ def objective(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Figure
 
 
 def surface(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Figure | None:
-    """The surrogate over two parameters. Arguments and result as for `objective`."""
-    found = analysis["sensitivity"]
+    """The objective over two parameters: the surrogate, or where there is none the trials' own.
+
+    Arguments and result as for `objective`.
+    """
+    found, trials = analysis["sensitivity"], usable(results)
     surface = found["map"]
-    if not surface:
+    if len(results["parameters"]) < 2 or not trials:
         return None
-    x, y = ({p["name"]: p for p in results["parameters"]}[surface[axis]] for axis in "xy")
+    chosen = [surface["x"], surface["y"]] if surface else None
+    x, y = [p for p in results["parameters"] if chosen is None or p["name"] in chosen][:2]
     scale, least = scale_of(results), results["objective"]["direction"] == "min"
     figure, (axes,) = new_figure(7.4, 5.2)
     # Cividis: even steps in lightness, the same for the colour-blind. Bright is better.
-    filled = axes.contourf(
-        surface["xs"],
-        surface["ys"],
-        scale * np.array(surface["mean"]),
-        levels=14,
-        cmap="cividis_r" if least else "cividis",
-        zorder=0,
-    )
-    filled.set_edgecolor("face")
-    handles = {}
+    shades = "cividis_r" if least else "cividis"
+    handles, dots = {}, {"color": "white", "s": 24}
+    if surface:
+        filled = axes.contourf(
+            surface["xs"],
+            surface["ys"],
+            scale * np.array(surface["mean"]),
+            levels=14,
+            cmap=shades,
+            zorder=0,
+        )
+        filled.set_edgecolor("face")
+    else:
+        values = scale * np.array([value_of(results, t) for t in trials])
+        low, high = window(results, values)
+        dots = {"c": np.clip(values, low, high), "cmap": shades, "s": 60}
     # Black and white rather than the page's colours: they lie on the map, not on the page.
     marks = [
-        ("trial", usable(results), {"s": 24, "color": "white", "edgecolors": "black", "lw": 0.7}),
+        ("trial", trials, dots | {"edgecolors": "black", "lw": 0.7}),
         (
             "untuned default",
             [results.get("default") or {}],
@@ -130,7 +140,7 @@ def surface(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Figure |
         ),
         (
             "surrogate's optimum",
-            [found["optimum"]],
+            [found["optimum"] or {}],
             {"s": 90, "marker": "P", "color": "white", "edgecolors": "black", "lw": 1},
         ),
         (
@@ -153,7 +163,7 @@ def surface(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Figure |
         set_axis(axes, p, axis)
         set_label(without_math(p["title"]))
     axes.grid(visible=False)
-    bar = figure.colorbar(filled, ax=axes, pad=0.02)
+    bar = figure.colorbar(filled if surface else handles["trial"], ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=INK, labelsize=9, length=3)
     bar.set_label(label_of(results), color=INK, fontsize=9.5)
