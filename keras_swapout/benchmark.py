@@ -50,6 +50,7 @@ VARIANTS = (
     "plain",
     "plain again",
     "swapout",
+    "swapout, adjustable",
     "skip_forward",
     "residual_dropout",
     "stochastic_depth",
@@ -251,6 +252,7 @@ def _layer(variant: str):
         return lambda pair, **kw: keras.layers.add(pair)
     return {
         "swapout": lambda: layers.Swapout(THETA, THETA),
+        "swapout, adjustable": lambda: layers.Swapout(THETA, THETA, adjustable=True),
         "skip_forward": lambda: layers.SkipForward(THETA),
         "residual_dropout": lambda: layers.ResidualDropout(THETA),
         "stochastic_depth": lambda: layers.StochasticDepth(THETA),
