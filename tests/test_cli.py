@@ -1,5 +1,7 @@
 """The command line: help, errors and exit codes."""
 
+import json
+
 import pytest
 
 from keras_swapout import __version__, cli
@@ -56,6 +58,46 @@ def test_a_bad_argument_is_named(argv, words, tmp_path, capsys):
     assert all(word in message for word in words), message
     assert "Traceback" not in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--method", "plain"], ["--method", "swapout"]),
+        (["--tuner", "annealing"], ["--tuner", "bayesian"]),
+        (["--trials", "0"], ["--trials", ">= 1"]),
+        (["--range", "theta_1", "0.9", "0.5"], ["--range", "low < high"]),
+        (["--range", "theta_3", "0.5", "0.9"], ["--range", "theta_1", "theta_3"]),
+        (["--range", "theta_1", "half", "0.9"], ["half"]),
+        (["--step", "2"], ["--step", "(0, 1)"]),
+        (["--epochs", "0"], ["--epochs", ">= 1"]),
+    ],
+)
+def test_a_bad_search_is_refused(argv, words, tmp_path, capsys):
+    pytest.importorskip("scipy")
+    assert run("tune", *argv, "--out", str(tmp_path / "out")) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_a_search_give_way_to_options(tmp_path, capsys, monkeypatch):
+    from keras_swapout import pilot
+
+    found = {"data": "digits", "methods": ["swapout", "swapout@0.9"], "epochs": 7, "seeds": 4}
+    (tmp_path / "best.json").write_text(json.dumps({"pilot": found}))
+    seen = []
+    monkeypatch.setattr(pilot, "run_pilot", lambda *args: seen.append(args))
+    options = ["--settings", str(tmp_path / "best.json"), "--seeds", "2"]
+    assert run("pilot", *options) == 2 and "swapout@0.9" in capsys.readouterr().err
+    found["methods"][1] = "swapout@theta_1=1-0.7,theta_2=0.9"
+    (tmp_path / "best.json").write_text(json.dumps({"pilot": found}))
+    assert run("pilot", *options) == 0
+    ((settings, out, save_models),) = seen
+    assert (settings.epochs, settings.seeds, out, save_models) == (7, 2, "pilot-digits", False)
+    assert settings.methods == ("plain", *found["methods"])
+    assert run("pilot", "--settings", str(tmp_path / "none.json")) == 2
+    assert "none.json" in capsys.readouterr().err
 
 
 def test_out_is_a_file(tmp_path, capsys):

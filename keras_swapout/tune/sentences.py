@@ -107,18 +107,16 @@ def _parameter(parameter, row, found, objective):
             f"{title} is not settled: values outside {low} to {high} may cost up to {at_most}, but "
             "with several values looked at that could be chance."
         )
-    costs = []
     # The step in the middle, which is neither the noise nor the edge, or else the smallest.
     steps = [step for step in row["costs"] if step["below"] or step["above"]]
-    if steps:
-        step = steps[min(1, len(steps) - 1)]
-        for look in (step["below"], step["above"]):
-            if look:
-                costs.append(
-                    f"{number(parameter, look['value'])} costs {amount(objective, look['cost'])} "
-                    f"({interval(objective, look['low'], look['high'])})"
-                )
-    else:
+    step = steps[min(1, len(steps) - 1)] if steps else {"below": None, "above": None}
+    looks = [look for look in (step["below"], step["above"]) if look]
+    costs = [
+        f"{number(parameter, look['value'])} costs {amount(objective, look['cost'])} "
+        f"({interval(objective, look['low'], look['high'])})"
+        for look in looks
+    ]
+    if not any(look["low"] > 0 for look in looks):  # that it matters shows elsewhere
         costs.append(f"the most it can cost is {at_most}")
     text = (
         f"{title} matters: best at {best}, anything from {low} to {high} is as good as can be "
