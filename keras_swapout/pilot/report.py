@@ -31,8 +31,8 @@ LIMITS = (
     "large a difference may still be.",
     "The seeds share one split. Whether a difference holds for other images of the same kind is "
     "a matter of the size of the test set, not of the number of seeds.",
-    "Every method ran with one setting of its probabilities, which was not tuned on this data. "
-    "Another setting may do better or worse.",
+    "A method whose title has no numbers ran with its default probabilities, which were not tuned "
+    "on this data (keras-swapout tune does that). Another setting may do better or worse.",
     "A longer training, a larger network or more data may rank the methods differently.",
     "The correction is for the number of methods, not for the number of measures: the more "
     "measures are looked at, the likelier it is that one of them shows a difference by chance.",
