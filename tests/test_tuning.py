@@ -4,6 +4,7 @@ KerasTuner swallows what a trial raises, so each search is checked to have compl
 """
 
 import functools
+import gc
 
 import keras
 import numpy as np
@@ -47,6 +48,15 @@ def hyperparameters(**values):
 
 def space(hp):
     return {p.name: p for p in hp.space}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """KerasTuner collects garbage before each trial: seconds, with all that is loaded here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
