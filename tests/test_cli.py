@@ -69,7 +69,7 @@ def test_a_bad_argument_is_named(argv, words, tmp_path, capsys):
         (["--range", "theta_1", "0.9", "0.5"], ["--range", "low < high"]),
         (["--range", "theta_3", "0.5", "0.9"], ["--range", "theta_1", "theta_3"]),
         (["--range", "theta_1", "half", "0.9"], ["half"]),
-        (["--step", "2"], ["--step", "(0, 1)"]),
+        (["--step", "2"], ["--step", "(0, 0.7]"]),
         (["--epochs", "0"], ["--epochs", ">= 1"]),
     ],
 )

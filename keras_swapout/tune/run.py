@@ -167,7 +167,7 @@ def _search(settings, trials, out, part):
                 raise ValueError(
                     f"The search was given up, as trials keep failing: {message}"
                 ) from error
-    return rows(sorted(oracle.trials)), default, sum(row["seconds"] or 0 for row in ended)
+    return rows(oracle.start_order), default, sum(row["seconds"] or 0 for row in ended)
 
 
 def _default(out, settings, trials):

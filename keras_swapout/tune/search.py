@@ -108,6 +108,7 @@ def make_tuner(settings: TuneSettings, trials: Trials, folder: Path) -> keras_tu
         ValueError: the files in `folder` can't be read.
     """
     make, options = _TUNERS[settings.tuner]
+    hp = _declared(settings)
 
     class Tuner(make):
         def run_trial(self, trial, *args, **kwargs):
@@ -120,7 +121,7 @@ def make_tuner(settings: TuneSettings, trials: Trials, folder: Path) -> keras_tu
             tuner = Tuner(
                 objective=keras_tuner.Objective(settings.objective, settings.direction),
                 max_trials=settings.trials,
-                hyperparameters=_declared(settings),
+                hyperparameters=hp,
                 seed=1,
                 directory=str(folder.parent),
                 project_name=folder.name,

@@ -12,7 +12,7 @@ from keras_swapout.pilot.methods import METHODS
 from keras_swapout.pilot.settings import Settings
 from keras_swapout.pilot.settings import make_settings as pilot_settings
 from keras_swapout.tune.objectives import OBJECTIVES
-from keras_swapout.tune.space import KINDS, STEPS, ranges_of
+from keras_swapout.tune.space import APART, KINDS, STEPS, ranges_of
 
 TUNERS = ("bayesian", "random", "grid")
 #: What can be tuned: the methods whose numbers are variables of the training step.
@@ -93,10 +93,14 @@ def make_settings(
     one_of(objective, tuple(OBJECTIVES), "objective")
     checked_count(trials, "trials")
     checked_count(executions_per_trial, "executions_per_trial")
-    if step is not None:
-        checked_number(step, lambda n: 0 < n < 1, "step", "a number in (0, 1)")
-    elif tuner == "grid":
+    if step is None and tuner == "grid":
         step = STEPS
+    searched = ranges_of(METHODS[method], ranges or {})
+    if step is not None:
+        ends = [searched[name] for name in searched if name not in APART]
+        least = min((high - low for low, high in ends), default=1)
+        expected = f"a number in (0, {least:g}], the width of the narrowest range"
+        checked_number(step, lambda n: 0 < n <= least, "step", expected)
     return TuneSettings(
         method,
         tuner,
@@ -104,7 +108,7 @@ def make_settings(
         executions_per_trial,
         objective,
         schedule,
-        ranges_of(METHODS[method], ranges or {}),
+        searched,
         step,
         bool(search_only),
         pilot_settings(methods=[method], **pilot),

@@ -14,6 +14,7 @@ STAGES = 3  # the pilot's networks have as many
 RANGES = {"rate": (0.05, 0.5), "block_size": (0.2, 1.0), "alpha": (0.03, 3.0)}
 THETA = (0.3, 1.0)
 BLOCK_STEP = 0.1  # each block size is compiled anew, so there are few
+APART = ("block_size", "alpha")  # whose steps are their own
 
 
 def ranges_of(method: Method, given: Mapping[str, Sequence[float]]) -> dict[str, Any]:
