@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # the order of the names, in which small doctests come last, both end at the same time.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: pilot test lint benchmark clean
+.PHONY: pilot test lint benchmark notebooks clean
 
 pilot: $(VENV)/pilot.installed
 	$(BIN)/keras-swapout pilot --out pilot-digits
@@ -19,6 +19,9 @@ test: $(VENV)/test.installed lint
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+notebooks: $(VENV)/notebooks.installed
+	$(BIN)/python notebooks/execute.py
 
 benchmark: $(VENV)/test.installed
 	$(BIN)/keras-swapout benchmark
