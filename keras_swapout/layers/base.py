@@ -82,6 +82,9 @@ class RandomLayer(keras.Layer):
     def adjust(self, **values: float) -> None:
         """Changes the layer's probabilities; what has been compiled stays in use.
 
+        (They are among the model's weights, so `set_weights` brings those of the other model along:
+        adjust after it. Files of weights leave them as they are.)
+
         Args:
             **values: by the constructor's names: `theta_1`, `rate`, ...
 
