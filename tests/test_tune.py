@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,21 @@ def test_more_trials_may_follow_and_nothing_else_may_change(finished):
     more = run_tune(make_settings("swapout", trials=4, tuner="random", **TINY), out)
     assert more["trials"][:3] == results["trials"] and len(more["trials"]) == 4
     assert more["default"] == results["default"]
+
+
+@pytest.mark.parametrize("name", ["tuner0", "chief"])
+def test_a_search_is_taken_up_whoever_made_it(finished, tmp_path, monkeypatch, name):
+    """KerasTuner itself would begin again under another name, and write over what there is."""
+    out, results = finished
+    shutil.copytree(out / "search", tmp_path / "search")
+    (tmp_path / "search" / "tuner0.json").unlink()
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
+    settings = make_settings("swapout", trials=9, tuner="random", **TINY)
+    tuner = search.make_tuner(settings, None, tmp_path / "search")
+    found = {trial.trial_id: trial.score for trial in tuner.oracle.trials.values()}
+    assert len(found) >= 3
+    for trial in results["trials"]:
+        assert found[trial["id"]] == trial["measures"]["nll"]
 
 
 def test_a_broken_store_of_kerastuner_is_an_error_that_says_so(finished, tmp_path):

@@ -155,7 +155,6 @@ def _search(settings, trials, out, part):
     with display.live():
         display.doing(f"{settings.method}, untuned")
         default = _default(out, settings, trials)
-        tuner.save()  # without it, a search stopped in its first trial would not be found again
         # The surrogate's matrices are so small that threads only slow it down, fourfold.
         with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
             # KerasTuner's surrogate often ends at a bound, which needs nobody's attention.

@@ -109,6 +109,11 @@ def make_tuner(settings: TuneSettings, trials: Trials, folder: Path) -> keras_tu
     """
     make, options = _TUNERS[settings.tuner]
     hp = _declared(settings)
+    if (folder / "oracle.json").exists():
+        # A tuner looks for a file of its own name before it takes up a search; its contents are
+        # nothing. The search may be that of a chief, or have been stopped in its first trial.
+        name = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
+        store.write_text(folder / f"{name}.json", "{}")
 
     class Tuner(make):
         def run_trial(self, trial, *args, **kwargs):
