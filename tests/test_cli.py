@@ -129,7 +129,7 @@ def test_a_batch_larger_than_the_data(tmp_path, capsys):
 def test_a_missing_package(tmp_path, capsys, monkeypatch):
     from keras_swapout.pilot import run as pilot_run
 
-    monkeypatch.setattr(pilot_run, "_PACKAGES", "no_such_package")
+    monkeypatch.setattr(pilot_run, "PACKAGES", "no_such_package")
     assert run("pilot", "--out", str(tmp_path / "out")) == 2
     message = capsys.readouterr().err
     assert "no_such_package" in message and 'pip install "keras-swapout[pilot]"' in message

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import os
 import time
@@ -162,7 +160,7 @@ def evaluate(
     }
     if out is not None:
         store.write_json(Path(out) / "results.json", results)
-        store.write_text(Path(out) / "results.csv", _csv(runs))
+        store.write_csv(Path(out) / "results.csv", [_csv_row(run) for run in runs])
         report.write_report(results, report.examples(images), Path(out))
     report.print_table(results)
     if out is not None:
@@ -350,15 +348,6 @@ def _models(subjects):
         model["files"].append(str(subject.file.path))
         model["seeds"].append(subject.file.seed)
     return models
-
-
-def _csv(runs):
-    file = io.StringIO()
-    rows = [_csv_row(run) for run in runs]
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _csv_row(run):

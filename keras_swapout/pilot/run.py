@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib.util
-import io
 import os
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from keras_swapout.pilot.progress import Display
     from keras_swapout.pilot.training import Trainer
 
-_PACKAGES = "cv2 jinja2 matplotlib PIL rich scipy skimage sklearn tensorflow tensorflow_datasets"
+PACKAGES = "cv2 jinja2 matplotlib PIL rich scipy skimage sklearn tensorflow tensorflow_datasets"
 
 
 def run_pilot(
@@ -58,11 +57,11 @@ def run_pilot(
     """
     start = time.perf_counter()
     out = Path(out)
-    check_packages()
+    check_packages(PACKAGES.split(), "pilot")
     if out.exists() and not out.is_dir():
         raise ValueError(f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}")
     recorded = record(settings)
-    _check_record(out, recorded)
+    check_record(out, recorded)
 
     # Not before the cheap checks: these import what takes seconds.
     from keras_swapout.pilot import compare, report
@@ -71,7 +70,7 @@ def run_pilot(
 
     data = PilotData(settings)
     recorded["data_checksum"] = data.checksum()
-    _check_record(out, recorded)
+    check_record(out, recorded)
     store.write_json(out / "settings.json", recorded)
 
     wanted = [(seed, name) for seed in range(settings.seeds) for name in settings.methods]
@@ -106,7 +105,7 @@ def run_pilot(
         "timing": timing,
     }
     store.write_json(out / "results.json", results)
-    store.write_text(out / "results.csv", _csv(results["runs"]))
+    store.write_csv(out / "results.csv", [_row(run) for run in results["runs"]])
     comparison = compare.compare(results)
     report.write_report(results, comparison, out)
     report.print_table(results, comparison)
@@ -163,39 +162,45 @@ def record(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _check_record(out, recorded):
-    old = store.read_json(out / "settings.json", "data", "methods")
+def check_record(
+    out: Path,
+    recorded: dict[str, Any],
+    kept: str = "runs/*.json",
+    grow: Sequence[str] = ("seeds", "methods"),
+) -> None:
+    """Whether what `out` holds was made with these settings.
+
+    Args:
+        out: the folder.
+        recorded: what its settings.json would hold; without the data's checksum, that is not
+            compared.
+        kept: pattern of the files that were made.
+        grow: as for `keras_swapout.pilot.settings.check_unchanged`.
+
+    Raises:
+        ValueError: other settings, or none to be read.
+    """
+    old = store.read_json(out / "settings.json", "data", *grow)
     if old is None:
-        if any((out / "runs").glob("*.json")):
+        if any(out.glob(kept)):
             raise ValueError(
-                f"Argument `out` holds runs, but no readable settings.json to say how they were "
+                "Argument `out` holds results, but no readable settings.json to say how they were "
                 f"made. Received: out={str(out)!r}"
             )
         return
     if "data_checksum" not in recorded:
         old.pop("data_checksum", None)
-    options.check_unchanged(old, recorded)
+    options.check_unchanged(old, recorded, grow)
 
 
-def check_packages() -> None:
-    """Raises an ImportError that says what to install, if a package of the pilot's is missing."""
-    missing = [name for name in _PACKAGES.split() if importlib.util.find_spec(name) is None]
+def check_packages(names: Iterable[str], *extras: str) -> None:
+    """Raises an ImportError that says what to install, if one of the packages is missing."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"The pilot needs the missing package(s) {', '.join(missing)}. Install them with: "
-            'pip install "keras-swapout[pilot]"'
+            f"Missing package(s): {', '.join(missing)}. Install them with: "
+            f'pip install "keras-swapout[{",".join(extras)}]"'
         )
-
-
-def _csv(runs):
-    file = io.StringIO()
-    rows = [_row(run) for run in runs]
-    # Methods differ in their ways of inference, so in their columns.
-    columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _row(run):

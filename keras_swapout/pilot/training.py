@@ -111,7 +111,7 @@ class Trainer:
             "loss", "accuracy", "val_loss" and "val_accuracy", one number for each epoch; the first
             two are Keras', in training mode. Of R-Block also "task_loss" and "consistency".
         """
-        self._start_anew(seed)
+        start_as(self.model, self._new_model(seed))
         curves = _Curves(self, seed, on_epoch)
         self.model.fit(
             self.data.training_batches(seed),
@@ -250,9 +250,6 @@ class Trainer:
         )
         optimizer.build(model.trainable_variables)
         return optimizer
-
-    def _start_anew(self, seed: int) -> None:
-        start_as(self.model, self._new_model(seed))
 
 
 class _Curves(keras.callbacks.Callback):

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import importlib.util
-import io
 import os
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_swapout.evaluation import store
 from keras_swapout.hardware import environment
 from keras_swapout.pilot.methods import METHODS, REFERENCE
-from keras_swapout.pilot.run import check_packages, record, run_pilot
-from keras_swapout.pilot.settings import OPTIONS, check_unchanged
+from keras_swapout.pilot.run import PACKAGES, check_packages, check_record, record, run_pilot
+from keras_swapout.pilot.settings import OPTIONS
 from keras_swapout.tune.settings import TuneSettings
 
 GROW = ("trials", "seeds")  # no finished trial becomes wrong by that
@@ -54,11 +50,12 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
     """
     start = time.perf_counter()
     out = Path(out)
-    _check_packages()
+    # KerasTuner imports tensorboard without asking for it.
+    check_packages((*PACKAGES.split(), "keras_tuner", "tensorboard"), "pilot", "tuner")
     if out.exists() and not out.is_dir():
         raise ValueError(f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}")
     recorded = _record(settings)
-    _check_recorded(out, recorded)
+    check_record(out, recorded, "search/*", GROW)
 
     # Not before the cheap checks: these import what takes seconds.
     from keras_swapout.pilot.data import PilotData
@@ -72,7 +69,7 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
         return None
 
     recorded["data_checksum"] = data.checksum()
-    _check_recorded(out, recorded)
+    check_record(out, recorded, "search/*", GROW)
     store.write_json(out / "settings.json", recorded)
     rows, default, before = _search(settings, trials, out, part)
     best = _best(rows, settings)
@@ -148,7 +145,7 @@ def _search(settings, trials, out, part):
 
     def finished(name):
         display.trial_finished(*rows([name]))
-        store.write_text(out / "trials.csv", _csv(rows(oracle.end_order)))
+        store.write_csv(out / "trials.csv", [_flat(row) for row in rows(oracle.end_order)])
 
     search.keep_safe(tuner, finished)
     trials.watch = display.watch
@@ -206,41 +203,6 @@ def _record(settings):
     return {**{k: v for k, v in record(settings.pilot).items() if k != "methods"}, **own}
 
 
-def _check_recorded(out, recorded):
-    old = store.read_json(out / "settings.json", "data", "method")
-    if old is None:
-        if (out / "search").exists():
-            raise ValueError(
-                "Argument `out` holds a search, but no readable settings.json to say of what. "
-                f"Received: out={str(out)!r}"
-            )
-        return
-    if "data_checksum" not in recorded:
-        old.pop("data_checksum", None)
-    check_unchanged(old, recorded, GROW)
-
-
-def _check_packages():
-    check_packages()
-    # KerasTuner imports tensorboard without asking for it.
-    names = ("keras_tuner", "tensorboard")
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"The search needs the missing package(s) {', '.join(missing)}. Install them with: "
-            'pip install "keras-swapout[pilot,tuner]"'
-        )
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    file = io.StringIO()
-    flat = [
-        {"id": row["id"], "status": row["status"], **row["values"], **row["measures"]}
-        | {"seconds": row["seconds"]}
-        for row in rows
-    ]
-    columns = dict.fromkeys(name for row in flat for name in row)
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return file.getvalue()
+def _flat(row):
+    numbers = {**row["values"], **row["measures"]}
+    return {"id": row["id"], "status": row["status"], **numbers, "seconds": row["seconds"]}
