@@ -25,10 +25,10 @@ from rich.progress import track
 from rich.table import Table
 
 from keras_swapout.inference import Predictor
-from keras_swapout.pilot.data import PilotData
-from keras_swapout.pilot.methods import find
-from keras_swapout.pilot.settings import make_settings
-from keras_swapout.pilot.training import Trainer
+from keras_swapout.study.pilot.data import PilotData
+from keras_swapout.study.pilot.methods import find
+from keras_swapout.study.pilot.settings import make_settings
+from keras_swapout.study.pilot.training import Trainer
 
 METHODS = (
     "swapout",

@@ -4,8 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from keras_swapout.pilot.compare import compare
-from keras_swapout.pilot.plots import FIGURES
+from keras_swapout.study.pilot.compare import compare
+from keras_swapout.study.pilot.plots import FIGURES
 
 source, figure, out = sys.argv[1:]
 results = json.loads(Path(source).read_text())

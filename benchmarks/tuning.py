@@ -82,7 +82,7 @@ def main():
         ratio = sum(found[f"{backend} {jit}, anew"]) / sum(found[f"{backend} {jit}, shared"])
         print(f"{backend} {jit}: compiled anew takes {ratio:.1f} times as long")
     if args.json:
-        from keras_swapout.hardware import cpu_name
+        from keras_swapout.study.hardware import cpu_name
 
         old = json.loads(args.json.read_text()) if args.json.exists() else {}
         new = {"device": cpu_name(), "depth": args.depth, "seconds of each trial": found}

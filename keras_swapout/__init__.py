@@ -1,29 +1,35 @@
 """keras-swapout: Swapout, R-Block and their relatives for Keras."""
 
-from typing import Any
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
-from keras_swapout import (
-    callbacks,
-    datasets,
-    divergence,
-    inference,
-    layers,
-    metrics,
-    models,
-    random,
-    schedules,
-    views,
-)
 from keras_swapout._version import __version__
-from keras_swapout.consistency import TrainInferenceConsistency
-from keras_swapout.fork import fork
-from keras_swapout.rblock import RBlock
+
+if TYPE_CHECKING:
+    from keras_swapout import (
+        callbacks,
+        consistency,
+        datasets,
+        inference,
+        layers,
+        metrics,
+        models,
+        random,
+        schedules,
+        submodels,
+        tuning,
+    )
+    from keras_swapout.consistency import RBlock, TrainInferenceConsistency, divergence
+    from keras_swapout.submodels import fork, views
 
 __all__ = [
     "RBlock",
     "TrainInferenceConsistency",
     "__version__",
     "callbacks",
+    "consistency",
     "datasets",
     "divergence",
     "fork",
@@ -33,14 +39,40 @@ __all__ = [
     "models",
     "random",
     "schedules",
+    "submodels",
+    "tuning",
     "views",
 ]
+#: The room of what is no room itself.
+_ROOMS = {
+    "RBlock": "consistency",
+    "TrainInferenceConsistency": "consistency",
+    "divergence": "consistency",
+    "fork": "submodels",
+    "views": "submodels",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name != "tuning":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Not before it is asked for: it imports KerasTuner.
-    import importlib
+    room = importlib.import_module(f"{__name__}.{_ROOMS.get(name, name)}")
+    found = globals()[name] = getattr(room, name) if name in _ROOMS else room
+    return found
 
-    return importlib.import_module("keras_swapout.tuning")
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _is_the_command() -> bool:
+    """Whether this process is `keras-swapout ...` or `python -m keras_swapout ...`."""
+    program = os.path.basename(getattr(sys, "argv", [""])[0]).removesuffix(".exe")
+    return program == "keras-swapout" or "-m keras_swapout" in " ".join(sys.orig_argv)
+
+
+# Keras finds the classes of a file by their registered names, so whoever imports this package has
+# them all. Not the command: its --help should not wait for TensorFlow.
+if not _is_the_command():
+    for _name in __all__:
+        __getattr__(_name) if _name != "__version__" else None

@@ -1,3 +1,3 @@
-from keras_swapout.cli import main
+from keras_swapout.study.cli import main
 
 main()

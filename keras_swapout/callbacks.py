@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from keras_swapout.fork import sublayers
-from keras_swapout.layers.base import RandomLayer, checked_number
+from keras_swapout.arguments import checked_number
+from keras_swapout.layers.base import RandomLayer
+from keras_swapout.submodels.fork import sublayers
 
 
 class Ramp(keras.callbacks.Callback):

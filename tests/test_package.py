@@ -13,7 +13,7 @@ import keras, numpy
 before = {name.split(".")[0] for name in sys.modules}
 import keras_swapout
 after = {name.split(".")[0] for name in sys.modules}
-commands = {"keras_swapout.pilot", "keras_swapout.evaluation"} & set(sys.modules)
+commands = {"keras_swapout.study.pilot", "keras_swapout.study.evaluate"} & set(sys.modules)
 print(json.dumps(sorted((after - before - set(sys.stdlib_module_names)) | commands)))
 """
 

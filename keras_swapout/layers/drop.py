@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_swapout import backend, random
 from keras_swapout.layers.merge import gate
-from keras_swapout.views import current
+from keras_swapout.submodels.views import current
 
 
 def drop_cells(

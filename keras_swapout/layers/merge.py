@@ -13,7 +13,7 @@ from typing import Any
 from keras import ops
 
 from keras_swapout import backend, random
-from keras_swapout.views import current
+from keras_swapout.submodels.views import current
 
 COUPLINGS = ("independent", "shared", "complementary")
 GRANULARITIES = ("unit", "channel", "sample", "batch")

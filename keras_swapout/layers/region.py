@@ -14,7 +14,8 @@ from typing import Any
 import keras
 
 from keras_swapout import random
-from keras_swapout.layers.base import RandomLayer, checked_number
+from keras_swapout.arguments import checked_number
+from keras_swapout.layers.base import RandomLayer
 from keras_swapout.layers.drop import drop_block, drop_cells
 
 

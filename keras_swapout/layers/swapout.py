@@ -13,7 +13,8 @@ import keras
 from keras import ops
 
 from keras_swapout import random
-from keras_swapout.layers.base import RandomLayer, one_of
+from keras_swapout.arguments import one_of
+from keras_swapout.layers.base import RandomLayer
 from keras_swapout.layers.merge import COUPLINGS, GRANULARITIES, merge
 from keras_swapout.schedules import probability
 

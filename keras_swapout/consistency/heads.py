@@ -1,0 +1,237 @@
+"""Which distribution the outputs of a compiled model are: read off the loss and the last layer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_swapout.consistency.divergence import Head, two_way
+from keras_swapout.submodels.fork import is_functional, plain_view
+
+_BY_LOSS = {
+    "categoricalcrossentropy": "softmax",
+    "sparsecategoricalcrossentropy": "softmax",
+    "categoricalfocalcrossentropy": "softmax",
+    "kldivergence": "softmax",
+    "binarycrossentropy": "sigmoid",
+    "binaryfocalcrossentropy": "sigmoid",
+}
+_BY_OPERATION = {"Softmax": "softmax", "LogSoftmax": "linear", "Sigmoid": "sigmoid"}
+_PASS_ON = (
+    keras.layers.Activation,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Permute,
+    keras.layers.Reshape,
+)
+
+
+def head_of(loss: Any, activation: str | None) -> Head:
+    """What an output with this loss and this last activation is.
+
+    The loss decides about the distribution, and, where it is none that this package knows, the
+    activation. They are logits if the loss says so or the activation is known to be linear.
+
+    Args:
+        loss: a Keras loss, its name, a function, or None.
+        activation: "softmax", "sigmoid", "linear", another name, or None where it is not known.
+
+    Example:
+
+    >>> head_of(keras.losses.BinaryCrossentropy(from_logits=True), "linear")
+    Head(distribution='sigmoid', from_logits=True, axis=-1)
+    >>> head_of("mse", "linear").distribution is None
+    True
+    """
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    keywords = getattr(loss, "keywords", {})  # of a functools.partial
+    function = getattr(loss, "func", loss)
+    name = getattr(function, "__name__", type(function).__name__).replace("_", "").lower()
+    distribution = _BY_LOSS.get(name)
+    if distribution is None and activation in ("softmax", "sigmoid"):
+        distribution = activation
+    from_logits = getattr(loss, "from_logits", keywords.get("from_logits", False))
+    # Of SparseCategoricalCrossentropy Keras keeps the axis there only; of Dice and Tversky `axis`
+    # is something else.
+    given = getattr(loss, "_fn_kwargs", keywords)
+    axis = given.get("axis", -1) if name in _BY_LOSS else -1
+    return Head(distribution, bool(from_logits or activation == "linear"), axis)
+
+
+def heads(model: keras.Model, trained: keras.Model | None = None) -> list[Head]:
+    """What each output of a network is: by its loss if it is compiled, else by its last activation.
+
+    Args:
+        model: the network.
+        trained: what was compiled to train it, if not the network itself: an `RBlock`, say.
+
+    A linear activation with two units or more is taken for softmax logits where no loss of Keras
+    says otherwise; any activation but linear, softmax and sigmoid is no distribution.
+
+    Raises:
+        ValueError: neither loss nor activation tells.
+
+    Example:
+
+    >>> heads(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+    [Head(distribution='softmax', from_logits=True, axis=-1)]
+    """
+    trained = model if trained is None else trained
+    loss = trained.loss if trained.compiled else None
+    if is_functional(model):
+        graph = plain_view(model)
+        shapes = [x.shape for x in graph.outputs]
+        known, names = activations(model), [(None, name) for name in graph.output_names]
+    else:
+        number = len(loss) if isinstance(loss, (list, tuple)) else 1
+        shapes, known, names = [()] * number, [None] * number, [(None, None)] * number
+    found = []
+    for activation, shape, one in zip(known, shapes, per_output(loss, names), strict=True):
+        head = head_of(one, activation)
+        if head.distribution is None and not _of_keras(one):
+            if activation == "linear" and shape[-1] not in (1, None):
+                head = Head("softmax", from_logits=True)
+            elif activation in (None, "linear"):
+                raise ValueError(
+                    "Argument `head` must say what the outputs are, since neither a loss nor the "
+                    f"last activation, {activation!r}, does: keras_swapout.divergence.Head("
+                    "'softmax', from_logits=True), for example, or Head(None) for plain numbers. "
+                    "Or compile the model with its loss."
+                )
+        found.append(head)
+    return found
+
+
+def _of_keras(loss):
+    """Whether a loss is one of Keras' own, so that what it is for is known."""
+    if loss is None:
+        return False
+    if isinstance(loss, str):
+        return True
+    origin = loss if hasattr(loss, "__name__") else type(loss)
+    return getattr(origin, "__module__", "").startswith("keras.")
+
+
+def activations(model: keras.Model) -> list[str | None]:
+    """The name of the activation behind each output of a model, None where it can't be told.
+
+    Layers that hand probabilities on as they are (`Reshape`, a linear `Activation`, ...) are seen
+    through, and so are models inside the model.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> probabilities = keras.layers.Dense(3, activation="softmax")(inputs)
+    >>> activations(keras.Model(inputs, keras.layers.Reshape((3, 1))(probabilities)))
+    ['softmax']
+    """
+    if not is_functional(model):
+        return []
+    model = plain_view(model)
+    known = {}  # activation behind a tensor, by id, with the tensor, as an id outlives nothing
+
+    def call(operation, *args, **kwargs):
+        outputs = operation(*args, **kwargs)
+        behind = known.get(id(tree.flatten((args, kwargs))[0]), (None, None))[1]
+        known.update((id(x), (x, _activation(operation, behind))) for x in tree.flatten(outputs))
+        return outputs
+
+    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    return [known.get(id(x), (None, None))[1] for x in clone.outputs]
+
+
+def _activation(operation, behind):
+    if isinstance(operation, keras.Model):
+        inside = activations(operation)
+        return inside[0] if len(inside) == 1 else None
+    name = _BY_OPERATION.get(type(operation).__name__)
+    if name is None and callable(getattr(operation, "activation", None)):
+        name = getattr(operation.activation, "__name__", None)
+    if isinstance(operation, _PASS_ON) and name in (None, "linear"):
+        return behind
+    return name
+
+
+def divergences(
+    names: Sequence[tuple[Any, Any]],
+    divergence: Any,
+    loss: Any,
+    loss_weights: Any,
+    known_activations: Sequence[str | None],
+    stop_gradient: bool = False,
+) -> list[tuple[Callable[[Any, Any], Any] | None, float]]:
+    """For each output of a model a function (first, second) -> values, or None, and its weight.
+
+    Args:
+        names: for each output the names that a dict may know it by.
+        divergence, stop_gradient: as for `RBlock`.
+        loss, loss_weights: as for `compile`.
+        known_activations: from `activations`.
+
+    Raises:
+        ValueError: `divergence` does not fit the outputs, or needs a distribution where an output
+            is none.
+
+    Example:
+
+    >>> divergences([(None, "label")], "kl", "mse", None, ["linear"])
+    Traceback (most recent call last):
+        ...
+    ValueError: Argument `divergence='kl'` needs outputs that are a distribution, ...
+    """
+    several = isinstance(divergence, (list, tuple))
+    known = {key for name in names for key in name}
+    misspelt = isinstance(divergence, dict) and set(divergence) - known
+    if misspelt or (several and len(divergence) != len(names)):
+        raise ValueError(
+            f"Argument `divergence` must have one entry for each output, of {names}. "
+            f"Received: divergence={divergence!r}"
+        )
+    functions = []
+    for name, kind, its_loss, weight, activation in zip(
+        names,
+        per_output(divergence, names),
+        per_output(loss, names),
+        per_output(loss_weights, names),
+        known_activations or [None] * len(names),
+        strict=True,
+    ):
+        # One divergence for all outputs is one for those that are trained.
+        if isinstance(divergence, str) and loss is not None and its_loss is None:
+            kind = None
+        if isinstance(kind, str):
+            head = head_of(its_loss, activation)
+            if kind != "mse" and head.distribution is None:
+                raise ValueError(
+                    f"Argument `divergence={kind!r}` needs outputs that are a distribution, and "
+                    f"what output {name[1] or name[0] or ''} is can't be told from its loss and "
+                    "its last activation. Use a softmax or sigmoid activation, a Keras "
+                    'crossentropy, divergence="mse" for regression, or a function (first, second) '
+                    "-> values."
+                )
+            kind = functools.partial(
+                two_way, divergence=kind, head=head, stop_gradient=stop_gradient
+            )
+        functions.append((kind, 1.0 if weight is None else weight))
+    return functions
+
+
+def per_output(value: Any, names: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """An argument of `compile` or `fit` for each output: of a dict, of a list, or for all.
+
+    Example:
+
+    >>> per_output({"a": 1}, [(None, "a"), ("b", "dense")])
+    [1, None]
+    """
+    if isinstance(value, dict):
+        return [next((value[key] for key in name if key in value), None) for name in names]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [value] * len(names)

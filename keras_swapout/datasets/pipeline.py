@@ -1,0 +1,212 @@
+"""Splits as `tf.data`: standardised batches, the training ones shuffled and augmented."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_swapout.arguments import checked_count
+from keras_swapout.datasets.sources import imported
+from keras_swapout.datasets.splits import Info, Split, read
+
+SHIFT = 4  # pixels, the Swapout paper's translation
+
+
+class Data(NamedTuple):
+    """What `load` returns: three `tf.data.Dataset`s of (image, label) batches and an `Info`."""
+
+    train: Any
+    validation: Any
+    test: Any
+    info: Info
+
+
+def load(
+    name: str | os.PathLike,
+    *,
+    batch_size: int = 128,
+    seed: int = 0,
+    limit: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    augment: bool | None = None,
+    validation: float = 0.15,
+    test: float = 0.2,
+) -> Data:
+    """Training, validation and test sets as batched `tf.data`, and their description.
+
+    Each element is a batch of images `(batch, height, width, channels)`, float32, standardised by
+    the mean and standard deviation of the training split, and labels `(batch,)`, int32. No image
+    is dropped, so the last batch may be smaller. The training set is shuffled anew every
+    epoch; the order and the augmentation are functions of `seed` and the epoch alone, whatever
+    TensorFlow's own seed is.
+
+    The augmentation is the Swapout paper's: left-right flip with probability 1/2 and translation
+    by up to 4 pixels each way (at most half the side), the uncovered border filled with the mean.
+    The paper translates once per mini-batch; here every image has its own translation.
+
+    Args:
+        name: `"digits"`, `"elpv"`, a TensorFlow Datasets name such as `"cifar10"` (prepared
+            beforehand: nothing is downloaded), or a folder with one sub-folder per class.
+        batch_size: images per batch, at least 1.
+        seed: non-negative integer for the split, the order and the augmentation.
+        limit: keep this many images of training and validation together, stratified. The test
+            set stays whole, so that results under different limits are comparable.
+        image_size: side, or `(height, width)`, to resize to. None keeps the source's size.
+        augment: None means the source's default: on, except for `"digits"`.
+        validation: share, in (0, 1), of the images that are not test images.
+        test: share, in (0, 1), of all images; unused where the source has its own test split.
+
+    Returns:
+        `Data(train, validation, test, info)`.
+
+    Raises:
+        ValueError: an argument out of range, an unknown name, unusable images, or a class with
+            too few images to appear in every split.
+        FileNotFoundError: a TensorFlow Datasets set that has not been prepared; the message has
+            the command.
+        ImportError: a missing package; the message has the command.
+
+    Example:
+        >>> train, validation, test, info = load("digits", batch_size=32)
+        >>> info.image_shape, info.sizes
+        ((8, 8, 1), {'train': 1222, 'validation': 216, 'test': 359})
+        >>> images, labels = next(iter(train))
+        >>> images.shape, labels.dtype.name
+        (TensorShape([32, 8, 8, 1]), 'int32')
+
+    Source: Singh, Hoiem and Forsyth (2016), "Swapout: Learning an ensemble of deep
+        architectures", section 4, for the augmentation.
+    """
+    checked_count(batch_size, "batch_size")
+    if augment not in (None, True, False):
+        raise ValueError(
+            f"Argument `augment` must be True, False or None. Received: augment={augment!r}"
+        )
+    imported("tensorflow", "tensorflow")
+    arrays = read(
+        name, seed=seed, limit=limit, image_size=image_size, validation=validation, test=test
+    )
+    info = arrays.info
+    if augment is not None:
+        info = dataclasses.replace(info, augmented=bool(augment))
+    return Data(
+        training_batches(arrays.train, info, batch_size, seed),
+        _evaluation_set(arrays.validation, info, batch_size),
+        _evaluation_set(arrays.test, info, batch_size),
+        info,
+    )
+
+
+def _evaluation_set(split, info, batch_size):
+    import tensorflow as tf
+
+    images, labels = _constants(split)
+
+    def batch(index):
+        return _standardise(tf.gather(images, index), info), tf.gather(labels, index)
+
+    data = tf.data.Dataset.range(len(split.labels)).batch(batch_size)
+    return _prefetched(data.map(batch, tf.data.AUTOTUNE))
+
+
+def training_batches(split: Split, info: Info, batch_size: int, seed: int) -> Any:
+    """The training half of `load`, for a split that is at hand already.
+
+    Args:
+        split: raw images and labels, as from `read`.
+        info: its description; `info.augmented` decides whether images are flipped and shifted.
+        batch_size: images per batch, at least 1; the last batch may be smaller.
+        seed: of the order and the augmentation.
+
+    Returns:
+        A `tf.data.Dataset` as the first that `load` returns.
+
+    Example:
+        >>> train, _, _, info = read("digits", limit=100)
+        >>> [len(labels) for _, labels in training_batches(train, info, batch_size=40, seed=0)]
+        [40, 40, 5]
+    """
+    import tensorflow as tf
+
+    images, labels = _constants(split)
+    count = len(split.labels)
+    with tf.device("CPU:0"):
+        # A generator of its own, since a `shuffle(seed=...)` depends on TensorFlow's seed as well.
+        generator = tf.random.Generator.from_seed(seed, alg="philox")
+
+    def epoch(_):
+        key = generator.uniform_full_int((2,), tf.int32)
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), key)
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        return batches.enumerate().map(
+            lambda number, index: (tf.random.fold_in(key, number), index)
+        )
+
+    # Batch first, then gather and augment a whole batch at once: far cheaper than per image.
+    def batch(key, index):
+        chosen = tf.gather(images, index)
+        if info.augmented:
+            chosen, inside = _flip_and_shift(chosen, key)
+            return _standardise(chosen, info) * inside, tf.gather(labels, index)
+        return _standardise(chosen, info), tf.gather(labels, index)
+
+    data = tf.data.Dataset.range(1).flat_map(epoch)
+    data = data.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+    return _prefetched(data.map(batch, tf.data.AUTOTUNE))
+
+
+def _flip_and_shift(images, key):
+    """Raw images flipped and shifted, and 1.0 where a pixel comes from inside its image, else 0.0.
+
+    The standardised images times the latter have a border of zeros, the mean.
+    """
+    import tensorflow as tf
+
+    height, width, channels = images.shape[1:]
+    count = tf.shape(images)[0]
+    random = tf.random.stateless_uniform((3, count, 1), key)
+    rows = tf.range(height) + _between(random[0], min(SHIFT, height // 2))
+    columns = tf.range(width) + _between(random[1], min(SHIFT, width // 2))
+    columns = tf.where(random[2] < 0.5, columns, width - 1 - columns)
+    inside = tf.logical_and(
+        tf.logical_and(rows >= 0, rows < height)[:, :, None],
+        tf.logical_and(columns >= 0, columns < width)[:, None, :],
+    )
+    rows = tf.clip_by_value(rows, 0, height - 1)[:, :, None]
+    columns = tf.clip_by_value(columns, 0, width - 1)[:, None, :]
+    # One gather of pixels: measured faster than an affine transform or slices per image.
+    start = tf.range(count)[:, None, None] * (height * width)
+    moved = tf.gather(tf.reshape(images, (-1, channels)), start + rows * width + columns)
+    return moved, tf.cast(inside, tf.float32)[..., None]
+
+
+def _between(uniform, bound):
+    """Uniform [0, 1) to whole numbers -bound..bound."""
+    import tensorflow as tf
+
+    return tf.cast(tf.floor(uniform * (2 * bound + 1)), tf.int32) - bound
+
+
+def _constants(split):
+    import tensorflow as tf
+
+    # The input pipeline runs on the CPU: constants on a GPU would be copied back for every batch.
+    with tf.device("CPU:0"):
+        return tf.constant(split.images), tf.constant(split.labels)
+
+
+def _standardise(images, info):
+    import tensorflow as tf
+
+    return (tf.cast(images, tf.float32) - np.float32(info.mean)) / np.float32(info.std)
+
+
+def _prefetched(data):
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.deterministic = True
+    return data.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,0 +1,249 @@
+"""A source's images, resized and split into training, validation and test images. NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_swapout.datasets.sources import reader, same_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What a data set is.
+
+    Attributes:
+        name: the name or folder asked for.
+        classes: class names; label `i` means `classes[i]`.
+        image_shape: `(height, width, channels)`.
+        sizes: number of images in `"train"`, `"validation"` and `"test"`.
+        mean, std: per channel, of the training split only, on the 0..255 scale.
+        source: where the data comes from and, where it matters, the licence.
+        augmented: whether training batches are augmented.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    sizes: dict[str, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    augmented: bool = False
+
+    def standardise(self, images: np.ndarray) -> np.ndarray:
+        """`(images - mean) / std` in float32, for raw images `(..., channels)` within 0..255.
+
+        Raises:
+            ValueError: for another number of channels, NaN, or values outside 0..255.
+        """
+        images = np.asarray(images)
+        if images.ndim == 0 or images.shape[-1] != len(self.mean):
+            raise ValueError(
+                f"images must have {len(self.mean)} channel(s) on the last axis, got shape "
+                f"{images.shape}"
+            )
+        # Written so that NaN, which compares false with everything, is refused too.
+        if images.size and not (images.min() >= 0 and images.max() <= 255):
+            raise ValueError(
+                f"images must be raw values within 0..255, got {images.min()} to {images.max()}"
+            )
+        mean, std = np.float32(self.mean), np.float32(self.std)
+        return (images.astype(np.float32) - mean) / std
+
+
+class Split(NamedTuple):
+    """Images `(n, height, width, channels)` uint8 and labels `(n,)` int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Arrays(NamedTuple):
+    """What `read` returns: three `Split`s and an `Info`."""
+
+    train: Split
+    validation: Split
+    test: Split
+    info: Info
+
+
+def read(
+    name: str | os.PathLike,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    validation: float = 0.15,
+    test: float = 0.2,
+) -> Arrays:
+    """The same images as `load`, raw: uint8, not standardised, augmented or batched.
+
+    Needs no TensorFlow, except to read a TensorFlow Datasets set. The arguments and errors are
+    those of `load`; `info.augmented` is the source's default.
+
+    Returns:
+        `Arrays(train, validation, test, info)`; each split is a pair of images
+        `(n, height, width, channels)`, uint8, and labels `(n,)`, int32.
+
+    Example:
+        >>> arrays = read("digits", limit=100)
+        >>> arrays.info.sizes
+        {'train': 85, 'validation': 15, 'test': 359}
+        >>> arrays.test.images.shape, arrays.test.images.dtype.name
+        ((359, 8, 8, 1), 'uint8')
+    """
+    _check_integer("seed", seed, 0)
+    if limit is not None:
+        _check_integer("limit", limit, 1)
+    _check_share("validation", validation)
+    _check_share("test", test)
+    size = _height_width(image_size)
+
+    name = os.fspath(name)
+    source = reader(name)(name)
+    labels = np.asarray(source.labels, np.int32)
+    strata = labels if source.strata is None else source.strata
+    _check_labels(labels, source.classes)
+    images = same_size(source.images, size)
+
+    # One generator per decision: the test images are the same whatever the limit.
+    rng_test, rng_limit, rng_validation = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)
+    )
+    keep = np.arange(len(labels))
+    if source.test is None:
+        chosen, keep = _take(keep, labels, strata, round(test * len(keep)), rng_test)
+        held_out = Split(images[chosen], labels[chosen])
+    else:
+        held_out = Split(
+            same_size(source.test[0], images.shape[1:3]), np.asarray(source.test[1], np.int32)
+        )
+        _check_labels(held_out.labels, source.classes)
+    if limit is not None:
+        if limit > len(keep):
+            raise ValueError(
+                f"limit must be at most {len(keep)}, the training and validation images of "
+                f"{name!r}, got {limit}"
+            )
+        keep, _ = _take(keep, labels, strata, limit, rng_limit)
+    held_back, keep = _take(keep, labels, strata, round(validation * len(keep)), rng_validation)
+
+    splits = {
+        "train": Split(images[keep], labels[keep]),
+        "validation": Split(images[held_back], labels[held_back]),
+        "test": held_out,
+    }
+    ours = splits if source.test is None else ("train", "validation")
+    for split in ours:
+        present = splits[split].labels
+        for label in np.setdiff1d(np.arange(len(source.classes)), present):
+            kept = sum(int(np.sum(part.labels == label)) for part in splits.values())
+            raise ValueError(
+                f"class {source.classes[label]!r} has too few images for a stratified split: "
+                f"{kept} in all, none in the {split} split"
+            )
+    mean, std = _statistics(splits["train"].images)
+    info = Info(
+        name=name,
+        classes=source.classes,
+        image_shape=images.shape[1:],
+        sizes={split: len(part.labels) for split, part in splits.items()},
+        mean=mean,
+        std=std,
+        source=source.source,
+        augmented=source.augment,
+    )
+    return Arrays(**splits, info=info)
+
+
+def stratified(labels: np.ndarray, size: int) -> np.ndarray:
+    """Indices of `size` samples that keep the shares of the classes, always the same ones.
+
+    Args:
+        labels: (n,), ints.
+        size: how many; all where there are fewer.
+
+    Returns:
+        Sorted indices, (min(size, n),).
+
+    Example:
+
+    >>> labels = np.array([0, 1] * 10)
+    >>> np.bincount(labels[stratified(labels, 6)]).tolist()
+    [3, 3]
+    """
+    count = len(labels)
+    size = min(size, count)
+    shuffled = np.random.default_rng(0).permutation(count)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    # Every (n / size)-th of the samples sorted by class.
+    return np.sort(by_class[np.arange(size) * count // size])
+
+
+def _take(indices, labels, strata, size, rng):
+    """Random, stratified `size` of `indices`, and the rest, both sorted.
+
+    Systematic sampling: with the images of a stratum next to each other in random order, and the
+    strata of a class too, every n-th image is taken. Each class and each stratum then gets its
+    exact share, up to less than one image, however small the stratum.
+    """
+    order = np.lexsort((rng.random(len(indices)), strata[indices], labels[indices]))
+    count = len(indices)
+    positions = (np.arange(size) * count + rng.integers(count)) // max(size, 1)
+    chosen = np.sort(indices[order[positions]])
+    return chosen, np.setdiff1d(indices, chosen)
+
+
+def _statistics(images):
+    # Sums of whole numbers, exact in float64; in pieces, to spare memory.
+    total, squares = np.zeros((2, images.shape[-1]))
+    for piece in np.array_split(images, 1 + images.size // 2**22):
+        pixels = piece.reshape(-1, images.shape[-1]).astype(np.float64)
+        total += pixels.sum(axis=0)
+        squares += np.einsum("pc,pc->c", pixels, pixels)
+    count = images[..., 0].size
+    mean = total / count
+    std = np.sqrt(squares / count - mean**2)
+    if not np.all(std > 0):
+        raise ValueError("the training images are constant in some channel: nothing to learn from")
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _check_labels(labels, classes):
+    if len(classes) < 2:
+        raise ValueError(f"at least two classes are needed, got {len(classes)}: {classes}")
+    if len(labels) == 0:
+        raise ValueError(f"no images found for the classes {classes}")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(
+            f"labels must be 0..{len(classes) - 1}, got {labels.min()}..{labels.max()}"
+        )
+
+
+def _check_integer(argument, value, least):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(f"{argument} must be an integer of at least {least}, got {value!r}")
+
+
+def _check_share(argument, value):
+    if not isinstance(value, numbers.Real) or not 0 < value < 1:
+        raise ValueError(
+            f"{argument} must be a number between 0 and 1, both excluded, got {value!r}"
+        )
+
+
+def _height_width(image_size):
+    if image_size is None:
+        return None
+    size = (image_size, image_size) if isinstance(image_size, numbers.Number) else tuple(image_size)
+    if len(size) != 2:
+        raise ValueError(f"image_size must be a side or (height, width), got {image_size!r}")
+    for side in size:
+        _check_integer("image_size", side, 1)
+    return size

@@ -1,0 +1,295 @@
+"""The command `keras-swapout`. Each sub-command is a pair of functions: arguments, and the run."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+from keras_swapout._version import __version__
+
+
+class Command(NamedTuple):
+    """A sub-command. Both functions import what they need when they are called."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int | None]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits.
+
+    Args:
+        argv: the arguments, without the program's name; None for those of the process.
+
+    Raises:
+        SystemExit: always; with code 0, 2 for an argument that can't be used, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(argv).parse_args(argv)
+    sys.exit(_run(args, shlex.join(["keras-swapout", *argv])))
+
+
+def _run(args, command):
+    # Every network is compiled anew here, which TensorFlow takes for a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        return COMMANDS[args.command].run(args) or 0
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. To continue: {command}", file=sys.stderr)
+        return 130
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, ImportError) as e:
+        if args.traceback:
+            raise
+        print(f"keras-swapout {args.command}: {_as_option(str(e))}", file=sys.stderr)
+        return 2
+
+
+def _parser(argv):
+    parser = argparse.ArgumentParser(
+        prog="keras-swapout",
+        description="Swapout and its relatives for Keras: measure whether they help on your data.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.help, description=command.help)
+        # Only the command in use builds its arguments: the others may need slow imports.
+        if name in argv:
+            command.add_arguments(sub)
+        sub.add_argument("--traceback", action="store_true", help="show where an error arose")
+    return parser
+
+
+def _as_option(message):
+    """The argument of a message as the command line spells it: `batch_size` is --batch-size."""
+    return re.sub(
+        r"Argument `(\w+)`", lambda match: "Argument --" + match[1].replace("_", "-"), message
+    )
+
+
+# --- pilot ---------------------------------------------------------------------------------------
+
+
+def _training_arguments(parser):
+    """What to train, on what, and how. Left out here, each has the default of `make_settings`."""
+    add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
+    add(
+        "--data",
+        help="digits, elpv, a TensorFlow Datasets name or a folder; default: digits",
+    )
+    add("--epochs", type=int, help="passes over the training images")
+    add("--model", help="resnet8v2, resnet20v1, ...: 6n + 2 layers, version 1 or 2")
+    add("--width", type=int, help="multiplies the network's channels; default: 1")
+    add("--batch-size", type=int, help="images of a training step")
+    add("--learning-rate", type=float, help="of the first 75 %% of the steps")
+    add("--limit", type=int, help="training and validation images to use")
+    add("--image-size", type=int, help="side to resize the images to")
+    add("--corruption-images", type=int, help="test images to corrupt; default: 500")
+    add(
+        "--samples",
+        nargs="+",
+        type=int,
+        metavar="T",
+        help="sub-models of stochastic inference, one number or several; default: 30",
+    )
+    return add
+
+
+def _given(args, *apart):
+    """The options of the command line, less what is not for `make_settings`."""
+    apart = ("command", "out", "traceback", *apart)
+    return {name: value for name, value in vars(args).items() if name not in apart}
+
+
+def _pilot_arguments(parser):
+    from keras_swapout.study.pilot.methods import METHODS
+    from keras_swapout.study.pilot.settings import FAMILIES
+
+    parser.description = (
+        "Trains one network under each method, with the same budget and several seeds, and reports "
+        "which differences are real. Interrupted, the same command goes on where it stopped. "
+        "Under one --out only the seeds and methods may grow. What is not given is chosen to suit "
+        "the data."
+    )
+    add = _training_arguments(parser)
+    add(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help=f"all or some of: {', '.join(METHODS)}; or with numbers of their own, as "
+        "swapout@theta_1=1-0.7,theta_2=0.9",
+    )
+    add("--family", choices=FAMILIES, help="only the methods of one family")
+    add("--alpha", nargs="+", type=float, help="weights of R-Block's consistency term to compare")
+    add("--seeds", type=int, help="runs of each method")
+    add(
+        "--settings",
+        metavar="FILE",
+        help="best.json of keras-swapout tune: its data, network, budget and methods, where they "
+        "are not given here",
+    )
+    parser.add_argument(
+        "--save-models", action="store_true", help="keep the trained networks, under <out>/models"
+    )
+    add("--out", metavar="DIR", help="folder of the results; default: pilot-<data>")
+
+
+def _pilot(args):
+    from keras_swapout.study.pilot import make_settings, read_settings, run_pilot
+
+    options = _given(args, "save_models", "settings")
+    if "settings" in args:
+        options = {**read_settings(args.settings), **options}
+    settings = make_settings(**options)
+    run_pilot(settings, _out(args, "pilot", settings.data), args.save_models)
+
+
+def _out(args, command, data):
+    from pathlib import Path
+
+    return getattr(args, "out", f"{command}-{Path(data).name.replace('/', '-')}")
+
+
+# --- tune ----------------------------------------------------------------------------------------
+
+
+def _tune_arguments(parser):
+    from keras_swapout.study.tune.objectives import OBJECTIVES
+    from keras_swapout.study.tune.settings import TUNABLE, TUNERS
+    from keras_swapout.study.tune.space import KINDS
+
+    parser.description = (
+        "Searches the numbers of a method (keep probabilities, drop rate, block size, alpha) with "
+        "KerasTuner, on the validation images; then trains plain, the method untuned and the "
+        "method tuned with fresh seeds, and reports on the test images. Interrupted, the same "
+        "command goes on where it stopped; under one --out only trials and seeds may grow. With "
+        "KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, several "
+        "processes share the trials."
+    )
+    add = _training_arguments(parser)
+    add(
+        "--method", choices=TUNABLE, metavar="METHOD", help=f"{', '.join(TUNABLE)}; default swapout"
+    )
+    add("--tuner", choices=TUNERS, help="of KerasTuner; default: bayesian")
+    add("--trials", type=int, help="settings to try; default: 30")
+    add("--executions-per-trial", type=int, help="runs of a trial, by seed; default: 1")
+    add("--objective", choices=tuple(OBJECTIVES), help="on the validation images; default: nll")
+    add("--schedule", choices=KINDS, help="theta over depth; default: linear, from 1")
+    add(
+        "--range",
+        dest="ranges",
+        nargs=3,
+        action="append",
+        metavar=("NAME", "LOW", "HIGH"),
+        help="what to search of a number: theta_1, theta_2, theta, survival_probability, rate, "
+        "block_size (as a share of the map) or alpha; once for each",
+    )
+    add("--step", type=float, help="distance of the probabilities to try; a grid's default: 0.1")
+    add("--seeds", type=int, help="final runs of each of the three, on the test images")
+    parser.add_argument("--search-only", action="store_true", help="leave out the final runs")
+    add("--out", metavar="DIR", help="folder of the results; default: tune-<data>")
+
+
+def _tune(args):
+    from keras_swapout.study.tune import make_settings, run_tune
+
+    options = _given(args, "ranges")
+    if "ranges" in args:
+        options["ranges"] = {name: (float(low), float(high)) for name, low, high in args.ranges}
+    settings = make_settings(**options)
+    run_tune(settings, _out(args, "tune", settings.pilot.data))
+
+
+# --- evaluate ------------------------------------------------------------------------------------
+
+
+def _evaluate_arguments(parser):
+    from keras_swapout.study.evaluate.options import SCALES, SEVERITIES, SPLITS
+
+    parser.description = (
+        "Measures accuracy, likelihood, calibration and robustness to corruption of saved models, "
+        "in each way of inference. Files whose names differ only by a trailing -seed<k> are runs "
+        "of one model; the first model is what the others are compared with. Interrupted, the same "
+        "command goes on where it stopped."
+    )
+    add = parser.add_argument
+    add("models", nargs="+", metavar="MODEL", help="a .keras file")
+    add(
+        "--data",
+        required=True,
+        help="digits, elpv, a TensorFlow Datasets name or a folder with a sub-folder for each "
+        "class; split, limit, size and scale must be those of the training",
+    )
+    add("--samples", type=int, default=30, help="sub-models of stochastic inference; default: 30")
+    add(
+        "--split",
+        choices=SPLITS,
+        default="test",
+        help="test: the images that the pilot and keras_swapout.datasets hold out; all: every "
+        "image, if the models have seen none; default: test",
+    )
+    add("--limit", type=int, help="training and validation images that were used")
+    add("--image-size", type=int, help="side to resize the images to; default: the models'")
+    add(
+        "--scale",
+        choices=SCALES,
+        default="standardise",
+        help="what the models expect: (x - mean) / std of the training images, x / 255, or 0..255; "
+        "default: standardise",
+    )
+    add("--mean", nargs="+", type=float, help="for standardise, by channel, of 0..255")
+    add("--std", nargs="+", type=float, help="likewise")
+    add("--corruption-images", type=int, default=500, help="images to corrupt; default: 500")
+    add(
+        "--severities", nargs="+", type=int, default=list(SEVERITIES), help="of 1 to 5; default all"
+    )
+    add("--batch-size", type=int, help="rows of a call; default: what fits 256 MB")
+    add(
+        "--import",
+        dest="imports",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules to import first, which register layers of your own",
+    )
+    add("--out", metavar="DIR", help="folder of the results; default: evaluate-<data>")
+
+
+def _evaluate(args):
+    from pathlib import Path
+
+    from keras_swapout.study.evaluate import evaluate
+
+    options = {k: v for k, v in vars(args).items() if k not in ("command", "out", "traceback")}
+    out = args.out or f"evaluate-{Path(args.data).name.replace('/', '-')}"
+    evaluate(out=out, **options)
+
+
+# --- benchmark -----------------------------------------------------------------------------------
+
+
+def _benchmark_arguments(parser):
+    from keras_swapout.study import benchmark
+
+    benchmark.add_arguments(parser)
+
+
+def _benchmark(args):
+    from keras_swapout.study import benchmark
+
+    return benchmark.main(args)
+
+
+COMMANDS: dict[str, Command] = {
+    "pilot": Command("compare methods on your data", _pilot_arguments, _pilot),
+    "tune": Command("find a method's probabilities on your data", _tune_arguments, _tune),
+    "evaluate": Command("measure saved models on your data", _evaluate_arguments, _evaluate),
+    "benchmark": Command("time the layers on this machine", _benchmark_arguments, _benchmark),
+}

@@ -1,0 +1,21 @@
+"""How good a trained model is, in each way of predicting with it: the command `evaluate`.
+
+options.py      what to measure, and the checks of it
+loading.py      saved models, and why a file can't be used
+data.py         the images, clean, corrupted, scaled; corruptions.py, what worse images are
+ways.py         deterministic, recalibrated and stochastic inference of one model
+measures.py     what is measured of a prediction: the only place to add a measure
+scores.py       accuracy, likelihood, calibration, as functions of logits
+parts.py        what is finished; store.py, files that survive an interruption
+progress.py     what the terminal shows
+run.py          the loop
+statistics.py   Welch, Student and Holm
+compare.py      ways against deterministic, models against the first; verdicts.py, in sentences
+report.py       the table and the page; plots.py, its figures
+drawing.py      what figures are drawn with, and page.py what pages are made of: the pilot's too
+"""
+
+from keras_swapout.study.evaluate.options import Options
+from keras_swapout.study.evaluate.run import evaluate
+
+__all__ = ["Options", "evaluate"]

@@ -1,0 +1,184 @@
+"""The images of an evaluation: clean, corrupted, and scaled as the models expect them."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_swapout import datasets
+from keras_swapout.datasets import stratified
+from keras_swapout.study.evaluate.options import Options
+from keras_swapout.study.measuring.corruptions import CORRUPTIONS, MORE, corrupt, suitable
+
+OURS = "made here"
+PUBLISHED = "cifar10_corrupted of TensorFlow Datasets"
+#: Names there that differ from ours.
+_PUBLISHED_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
+
+
+class Images:
+    """The images to evaluate on.
+
+    Args:
+        options: the evaluation's.
+        size: (height, width) of the models' input, each None where it is free.
+
+    Attributes:
+        images, labels: raw uint8 (n, height, width, channels) and ints (n,).
+        chosen: indices of those to corrupt, a fixed, stratified subset.
+        info: the `keras_swapout.datasets.Info`.
+        corruptions: the names of the corruptions that suit them, in order.
+        sources: where the images of each corruption come from.
+        left_out: corruption to the reason why it is not among them.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `keras_swapout.datasets.read`.
+    """
+
+    def __init__(self, options: Options, size: tuple[int | None, int | None]) -> None:
+        self.options = options
+        arrays = _read(options, size)
+        self.info = arrays.info
+        self._training = arrays.train.images
+        self.images, self.labels = arrays.test
+        if options.split == "all":
+            self.images, self.labels = map(np.concatenate, zip(*arrays[:3], strict=True))
+            self._training = None
+        if options.mean is not None:
+            channels = self.info.image_shape[-1]
+            if len(options.mean) != channels or len(options.std) != channels:
+                raise ValueError(
+                    f"Argument `mean` must have a number for each of the {channels} channels, and "
+                    f"`std` too. Received: mean={options.mean} and std={options.std}"
+                )
+            self.info = dataclasses.replace(self.info, mean=options.mean, std=options.std)
+        self.chosen = stratified(self.labels, options.corruption_images)
+        self.corruptions = suitable(self.info.image_shape)
+        self.left_out = {
+            name: "grey images have no colours to saturate"
+            if name == "saturate"
+            else "the images are too small to be made of larger squares"
+            for name in {**CORRUPTIONS, **MORE}
+            if name not in self.corruptions
+        }
+        self._find_published()
+
+    @property
+    def chosen_labels(self) -> np.ndarray:
+        return self.labels[self.chosen]
+
+    def corrupted(self, name: str, severity: int, count: int | None = None) -> np.ndarray:
+        """The chosen images, or the first `count` of them, under a corruption; uint8."""
+        chosen = self.chosen[:count]
+        if self.sources[name] == PUBLISHED:
+            return _published_images(name, severity)[0][chosen]
+        return corrupt(self.images[chosen], name, severity, seed=0)
+
+    def scaled(self, images: np.ndarray) -> np.ndarray:
+        """Raw images as the models expect them, float32."""
+        if self.options.scale == "standardise":
+            return self.info.standardise(images)
+        return images.astype(np.float32) / np.float32(255 if self.options.scale == "unit" else 1)
+
+    def training_inputs(self) -> Batches | None:
+        """The training images, scaled, without augmentation; None with split "all"."""
+        return None if self._training is None else Batches(self._training, self.scaled)
+
+    def inputs(self, images: np.ndarray) -> Batches:
+        return Batches(images, self.scaled)
+
+    def checksum(self) -> int:
+        """CRC-32 of all images and labels that the results depend on."""
+        value = zlib.crc32(repr((self.info.mean, self.info.std, self.sources)).encode())
+        for array in (self._training, self.images, self.labels):
+            if array is not None:
+                value = zlib.crc32(np.ascontiguousarray(array), value)
+        return value
+
+    def describe(self) -> dict[str, Any]:
+        """The part "data" of the results."""
+        values = dataclasses.asdict(self.info)
+        values["sizes"] = {"evaluated": len(self.labels), "corrupted": len(self.chosen)}
+        if self._training is not None:
+            values["sizes"] |= {"train": len(self._training)}
+        del values["augmented"]
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+    def _find_published(self):
+        self.sources = dict.fromkeys(self.corruptions, OURS)
+        if self.options.data != "cifar10" or self.info.image_shape != (32, 32, 3):
+            return
+        if self.options.split != "test":
+            return
+        found = [
+            name
+            for name in self.corruptions
+            if all(_published(name, severity) for severity in self.options.severities)
+        ]
+        # The order of the images is that of the clean ones, which their labels confirm.
+        if found and np.array_equal(
+            _published_images(found[0], self.options.severities[0])[1], self.labels
+        ):
+            self.sources |= dict.fromkeys(found, PUBLISHED)
+
+
+class Batches:
+    """Images, scaled a few at a time: all at once as floats may be more than there is memory."""
+
+    def __init__(self, images: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.images, self.scaled = images, scaled
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self.images), 256):
+            yield self.scaled(self.images[start : start + 256])
+
+
+def _read(options, size):
+    path = Path(options.data)
+    if options.data not in datasets.READERS and path.is_dir():
+        folders = [p for p in path.iterdir() if p.is_dir() and p.name[0] != "."]
+        if len(folders) < 2:
+            raise ValueError(
+                "Argument `data` must be a folder with a sub-folder of images for each class, two "
+                f"at least: there are no other labels. Received: data={options.data!r}, with "
+                f"{len(folders)} sub-folder(s)"
+            )
+    if options.image_size is not None:
+        size = options.image_size
+    elif None in size:
+        size = None
+    try:
+        return datasets.read(
+            options.data,
+            seed=0,
+            limit=options.limit,
+            image_size=size,
+            validation=0.15,
+            test=0.2,
+        )
+    except ValueError as error:  # what is `name` there is `data` here
+        names = {"name": "data", "limit": "limit", "image_size": "image_size"}
+        first, _, rest = str(error).partition(" ")
+        if first in names:
+            raise ValueError(f"Argument `{names[first]}` {rest}") from error
+        raise ValueError(f"Argument `data` can't be used: {error}") from error
+
+
+def _published(name, severity):
+    """The builder of CIFAR-10-C, or None where it is not on this machine."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(f"cifar10_corrupted/{_PUBLISHED_NAMES.get(name, name)}_{severity}")
+    return builder if builder.is_prepared() else None
+
+
+def _published_images(name, severity):
+    import tensorflow_datasets as tfds
+
+    data = _published(name, severity).as_dataset(split="test", as_supervised=True, batch_size=-1)
+    return tfds.as_numpy(data)

@@ -1,0 +1,254 @@
+"""Saved models: which files are runs of one model, and why a file can't be used."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sys
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_swapout.consistency.divergence import Head
+from keras_swapout.consistency.heads import heads
+from keras_swapout.consistency.rblock import RBlock
+
+
+class Saved(NamedTuple):
+    """A model file: `name` without its suffix, which is `model`, or `model`-seed`seed`."""
+
+    path: Path
+    name: str
+    model: str
+    seed: int
+
+
+def find_models(paths: Iterable[str | os.PathLike]) -> list[Saved]:
+    """The model files, those that differ only in a trailing -seed<k> as runs of one model.
+
+    Raises:
+        ValueError: there is none, one is no .keras file, or two have the same name.
+        FileNotFoundError: a file is missing.
+
+    Example:
+
+    >>> find_models([])
+    Traceback (most recent call last):
+        ...
+    ValueError: Argument `models` must be one or more .keras files. Received: none
+    """
+    found: dict[str, Saved] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"Argument `models`: there is no file {str(path)!r}")
+        if not path.is_file() or not zipfile.is_zipfile(path):
+            raise ValueError(
+                "Argument `models` must be files that model.save('name.keras') wrote. "
+                f"Received: {str(path)!r}, which is not one"
+            )
+        name = path.stem
+        if name in found:
+            raise ValueError(
+                "Argument `models` must have different file names, as they name the results. "
+                f"Received: {str(found[name].path)!r} and {str(path)!r}"
+            )
+        match = re.fullmatch(r"(.+)-seed(\d+)", name)
+        model, seed = (match[1], int(match[2])) if match else (name, 0)
+        found[name] = Saved(path, name, model, seed)
+    if not found:
+        raise ValueError("Argument `models` must be one or more .keras files. Received: none")
+    return list(found.values())
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    return zlib.crc32(path.read_bytes())
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Imports modules that register layers; those of the current folder too.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    names = list(names)
+    if names and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # the command's own folder is searched, not the current one
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"Argument `import` must be modules that Python finds, in {os.getcwd()} or "
+                f"installed. Received: {name!r} ({error})"
+            ) from error
+
+
+def load(path: Path) -> keras.Model:
+    """The network in a file; of an R-Block model the one that ships.
+
+    Raises:
+        ValueError: it can't be loaded; the message names the classes that are not known, and the
+            modules that register them.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            try:
+                model = keras.saving.load_model(path)
+            except Exception:
+                # A loss or metric of the user's own is no reason: it is not needed to predict.
+                model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise ValueError(_why(path, error)) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"Argument `models` must be Keras models. Received: a {type(model).__name__} in "
+            f"{str(path)!r}"
+        )
+    return model.model if isinstance(model, RBlock) else model
+
+
+def _why(path, error):
+    start = f"Argument `models`: {str(path)!r} can't be loaded"
+    unknown = unregistered(path)
+    if not unknown:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        return f"{start}: {lines[0]}"
+    classes = ", ".join(f"{name} of {module or 'an unknown module'}" for name, module in unknown)
+    modules = sorted({module for _, module in unknown if module})
+    if modules and "__main__" not in modules:
+        advice = f"Name what defines them: --import {' '.join(modules)}"
+    else:
+        advice = (
+            "Put their classes into a module, with @keras.saving.register_keras_serializable(), "
+            "and name it: --import my_module"
+        )
+    return f"{start}, for it has classes that Keras does not know here: {classes}. {advice}"
+
+
+def unregistered(path: Path) -> list[tuple[str, str]]:
+    """The classes in a .keras file that Keras can't find, as (class, module that has it).
+
+    Args:
+        path: the file.
+
+    Returns:
+        In the order of the file. The module is where the class was defined or, where the file does
+        not tell, the package that it was registered under; "" if it tells neither.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return []
+    found = {}
+    for node in _nodes(config):
+        module, name = node.get("module") or "", node["class_name"]
+        registered = node.get("registered_name") or ""
+        if module.partition(".")[0] in ("keras", "builtins") or not (module or registered):
+            continue
+        if keras.saving.get_registered_object(registered) is None and not _importable(module, name):
+            package = registered.partition(">")[0] if ">" in registered else ""
+            found[name] = module or package
+    return list(found.items())
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "class_name" in tree and "config" in tree:
+            yield tree
+        tree = tree.values()
+    elif not isinstance(tree, list):
+        return
+    for value in tree:
+        yield from _nodes(value)
+
+
+def _importable(module, name):
+    return hasattr(sys.modules.get(module), name)
+
+
+def input_size(model: keras.Model, name: str) -> tuple[int | None, int | None, int | None] | None:
+    """(height, width, channels) of a model's input, None where it does not say.
+
+    Raises:
+        ValueError: it has several inputs or outputs, or takes no images.
+    """
+    shape = getattr(model, "input_shape", None)
+    outputs = getattr(model, "output_shape", None)
+    for what, found in (("input", shape), ("output", outputs)):
+        if isinstance(found, (dict, list)):
+            raise ValueError(
+                f"Argument `models` must be models with one {what}. Received: {name!r} with "
+                f"{len(found)} {what}s"
+            )
+    if shape is None:
+        return None
+    if len(shape) != 4:
+        raise ValueError(
+            "Argument `models` must take images (batch, height, width, channels). Received: "
+            f"{name!r}, which takes {shape}"
+        )
+    return tuple(shape[1:])
+
+
+def checked_head(model: keras.Model, name: str, x: np.ndarray, classes: int) -> Head:
+    """What a model's output is, softmax probabilities or logits, after a trial on two images.
+
+    Args:
+        model: the network.
+        name: what messages call it.
+        x: scaled images, (2, height, width, channels).
+        classes: how many the data have.
+
+    Raises:
+        ValueError: the model does not take such images, or does not give a number for each class.
+    """
+    wanted = input_size(model, name)
+    if wanted and any(w not in (None, n) for w, n in zip(wanted, x.shape[1:], strict=True)):
+        raise ValueError(
+            f"Argument `models` must take the images, {_times(x.shape[1:])} (height, width, "
+            f"channels). Received: {name!r}, which takes {_times(wanted)}"
+        )
+    try:
+        outputs = tree.flatten(model(x, training=False))
+    except Exception as error:
+        raise ValueError(
+            f"Argument `models`: {name!r} does not take images of {_times(x.shape[1:])}: {error}"
+        ) from error
+    shape = tuple(outputs[0].shape)
+    if len(outputs) > 1 or shape != (len(x), classes):
+        advice = ""
+        if shape == (len(x), 1) and classes == 2:
+            advice = " (one sigmoid unit; two units with a softmax can be evaluated)"
+        shapes = ", ".join(_times(output.shape[1:]) for output in outputs)
+        raise ValueError(
+            f"Argument `models` must have one output for each of the {classes} classes of the "
+            f"data. Received: {name!r} with outputs {shapes}{advice}"
+        )
+    try:
+        head = heads(model)[0]
+    except ValueError:  # neither loss nor last activation tells, so the numbers have to
+        p = keras.ops.convert_to_numpy(outputs[0])
+        sums = bool((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3))
+        head = Head("softmax", from_logits=not sums)
+    if head.distribution != "softmax":
+        raise ValueError(
+            "Argument `models` must give softmax probabilities or logits of classes. Received: "
+            f"{name!r}, whose outputs are {head.distribution or 'plain numbers'}"
+        )
+    return head
+
+
+def _times(shape):
+    return "×".join("any" if side is None else str(side) for side in shape)

@@ -1,0 +1,360 @@
+"""The evaluation's loop: load the models, measure what is missing, save each part, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_swapout._version import __version__
+from keras_swapout.study import store
+from keras_swapout.study.evaluate.options import SEVERITIES, Options
+from keras_swapout.study.evaluate.parts import CLEAN, Parts
+from keras_swapout.study.hardware import environment
+
+if TYPE_CHECKING:
+    from keras_swapout.study.evaluate.data import Images
+    from keras_swapout.study.evaluate.loading import Saved
+
+TIMED_IMAGES = 256
+ROUNDS = 5
+LEAST_ROUNDS = 2
+SECONDS = 60  # no further round of timing once this is spent
+
+
+def evaluate(
+    models: str | os.PathLike | Sequence[str | os.PathLike],
+    data: str,
+    samples: int = 30,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    image_size: int | None = None,
+    scale: str = "standardise",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    corruption_images: int = 500,
+    severities: Sequence[int] = SEVERITIES,
+    batch_size: int | None = None,
+    imports: Iterable[str] = (),
+    out: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Accuracy, likelihood, calibration and robustness of saved models, in each way of inference.
+
+    The ways are those of `keras_swapout.study.measuring.ways.Ways`. Files that differ only by a
+    trailing -seed<k> are runs of one model. Each way is compared with the deterministic one of the
+    same model, and each model with the first.
+
+    Args:
+        models: one or more .keras files.
+        data, samples, split, limit, image_size, scale, mean, std, corruption_images, severities,
+            batch_size: see `keras_swapout.study.evaluate.options.Options`. `limit`, `image_size`
+            and `scale` must be what the models were trained with.
+        imports: modules to import first, which register layers.
+        out: folder for settings.json, parts/, results.json, results.csv and report.html; None
+            writes nothing. Every finished part is on disk at once, and the same call goes on where
+            it was; models may be added, anything else that changed is refused.
+
+    Returns:
+        The contents of results.json: "settings", "environment", "data", "corruptions", "models",
+        "rows", "runs" (one for each model file and way), and "comparison", from
+        `keras_swapout.study.evaluate.compare.compare`.
+
+    Raises:
+        ValueError: an argument is out of range, a model can't be loaded or does not fit the data,
+            or `out` holds something else. FileNotFoundError: a model or the data is missing.
+        ImportError: a package is missing.
+
+    Example::
+
+        results = evaluate(["plain.keras", "swapout.keras"], "photographs", out="evaluation")
+        print(results["comparison"]["answer"])
+    """
+    start = time.perf_counter()
+    options = Options(
+        data,
+        samples,
+        split,
+        limit,
+        image_size,
+        scale,
+        mean,
+        std,
+        corruption_images,
+        severities,
+        batch_size,
+    )
+    models = [models] if isinstance(models, (str, os.PathLike)) else list(models)
+    kept = Parts(out)
+    # Not before the cheap checks: these import what takes seconds.
+    try:
+        from keras_swapout.study.evaluate import compare, loading, report
+        from keras_swapout.study.evaluate.data import Images
+        from keras_swapout.study.evaluate.progress import Display
+    except ImportError as error:
+        raise ImportError(
+            f'{error}. Install what is missing with: pip install "keras-swapout[pilot]"'
+        ) from error
+
+    files = loading.find_models(models)
+    record = {
+        **dataclasses.asdict(options),
+        "backend": keras.backend.backend(),
+        "version": __version__,
+        "models": {file.name: loading.checksum(file.path) for file in files},
+    }
+    record = json.loads(json.dumps(record))  # as it comes back from a file
+    kept.check(record)
+    imports = list(imports)
+    loading.import_modules(imports)
+    networks = {file.name: loading.load(file.path) for file in files}
+    images = Images(options, _size(networks))
+    record["data_checksum"] = images.checksum()
+    kept.check(record)
+    subjects = [_Subject(file, networks[file.name], images) for file in files]
+    kept.begin(record)
+
+    names = [CLEAN, *images.corruptions]
+    parts = [(s.file, way, name) for s in subjects for way in s.ways for name in names]
+    done = sum(kept.read(*part) is not None for part in parts)
+    display = Display(len(parts), done)
+    display.say(
+        f"{options.data}: {len(images.labels):,} images, {len(images.chosen):,} of them under "
+        f"{len(images.corruptions)} corruptions x {len(options.severities)} severities, "
+        f"{len(files)} model file{'s' * (len(files) > 1)}"
+        + (f", {done} of {len(parts)} parts done" if done else "")
+    )
+    with display.live():
+        for name in names:
+            _measure(name, subjects, images, kept, display)
+        timed = {subject.file.model: subject for subject in reversed(subjects)}  # one for a model
+        times = {s.file.name: _time(s, images, kept, display) for s in timed.values()}
+    # A model's runs one after the other, its ways in order.
+    order = list(dict.fromkeys(subject.file.model for subject in subjects))
+    subjects.sort(key=lambda subject: order.index(subject.file.model))
+    runs = [
+        _run(subject, way, images, kept, times.get(subject.file.name, {}))
+        for subject in subjects
+        for way in subject.ways
+    ]
+    for run in runs:
+        display.run_finished(run)
+    rows = {run["row"]: {"model": run["model"], "way": run["way"]} for run in runs}
+    results = {
+        "settings": record,
+        "imports": imports,
+        "environment": environment(time.perf_counter() - start),
+        "data": images.describe(),
+        "corruptions": {"sources": images.sources, "left_out": images.left_out},
+        "models": _models(subjects),
+        "rows": rows,
+        "runs": runs,
+        "comparison": compare.compare(rows, runs, _by_image(subjects, images, kept)),
+    }
+    if out is not None:
+        store.write_json(Path(out) / "results.json", results)
+        store.write_csv(Path(out) / "results.csv", [_csv_row(run) for run in runs])
+        report.write_report(results, report.examples(images), Path(out))
+    report.print_table(results)
+    if out is not None:
+        display.say(f"See {Path(out) / 'report.html'}")
+    return results
+
+
+class _Subject:
+    """A loaded model file and its ways of inference."""
+
+    def __init__(self, file: Saved, network: keras.Model, images: Images) -> None:
+        from keras_swapout.study.evaluate import loading
+        from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
+
+        self.file, self.network, self.images = file, network, images
+        options, trial = images.options, images.scaled(images.images[:2])
+        head = loading.checked_head(network, file.name, trial, len(images.info.classes))
+        self._ways = Ways(network, (options.samples,), options.batch_size, head)
+        self._recalibrated = False
+        self.ways = [
+            way
+            for way in self._ways.names
+            if way != RECALIBRATED or images.training_inputs() is not None
+        ]
+
+    def predict(self, way: str, inputs: Any) -> Any:
+        """The prediction of one way; the first one that needs it recalibrates."""
+        from keras_swapout.study.measuring.ways import RECALIBRATED
+
+        if way == RECALIBRATED and not self._recalibrated:
+            self._ways.recalibrate(self.images.training_inputs())
+            self._recalibrated = True
+        return self._ways.predict(way, inputs)
+
+    def row(self, way: str) -> str:
+        return f"{self.file.model}, {way}"
+
+
+def _measure(name, subjects, images, kept, display):
+    """The parts that are missing of the clean images, or of one corruption."""
+    from keras_swapout.study.evaluate.measures import of_clean, of_corrupted
+
+    missing = [
+        (subject, way)
+        for subject in subjects
+        for way in subject.ways
+        if kept.read(subject.file, way, name) is None
+    ]
+    if not missing:
+        return
+    found: dict[Any, dict[str, Any]] = {one: {} for one in missing}
+    for severity in [None] if name == CLEAN else images.options.severities:
+        label = name if severity is None else f"{name} {severity}"
+        display.doing(f"making {label}")
+        raw = images.images if severity is None else images.corrupted(name, severity)
+        for subject, way in missing:
+            display.doing(f"{subject.row(way)}: {label}")
+            prediction = subject.predict(way, images.inputs(raw))
+            if not np.isfinite(prediction.mean).all():
+                raise ValueError(
+                    f"Argument `models` must give finite numbers. Received: {subject.file.name!r}, "
+                    f"{way}, with NaN or infinity on images under {label}"
+                )
+            if severity is None:
+                found[subject, way] = of_clean(prediction, images.labels)
+            else:
+                part = of_corrupted(prediction, images.chosen_labels)
+                found[subject, way][str(severity)] = part
+    for (subject, way), part in found.items():
+        kept.keep(subject.file, way, name, part if name == CLEAN else _pooled(part))
+    display.finished(name, len(missing))
+
+
+def _pooled(parts):
+    """Each severity's quality, and of every image the sums over the severities."""
+    sums = {
+        key: np.sum([part[key] for part in parts.values()], axis=0).tolist()
+        for key in ("correct", "nll")
+    }
+    return {"quality": {severity: part["quality"] for severity, part in parts.items()}, **sums}
+
+
+def _time(subject, images, kept, display):
+    """Time per image of each way, as a multiple of the deterministic one's."""
+    from keras_swapout.study.measuring.ways import DETERMINISTIC
+
+    times = kept.read_timing(subject.file, subject.ways)
+    if times is not None:
+        return times
+    display.doing(f"{subject.file.model}: measuring times")
+    # Whole batches, however few images there are: others are filled up before they are computed.
+    count = max(TIMED_IMAGES, images.options.batch_size or 0)
+    inputs = images.scaled(images.images[np.arange(count) % len(images.images)])
+    rounds: list[dict[str, float]] = []
+    start = time.perf_counter()
+    # In turns, since a machine's speed drifts. The first round warms up.
+    while len(rounds) < ROUNDS + 1:
+        if len(rounds) > LEAST_ROUNDS and time.perf_counter() - start > SECONDS:
+            break
+        rounds.append({way: _seconds(subject, way, inputs) for way in subject.ways})
+    times = {
+        way: {
+            "ratio": float(np.median([one[way] / one[DETERMINISTIC] for one in rounds[1:]])),
+            "ms": 1000 * float(np.median([one[way] for one in rounds[1:]])) / len(inputs),
+        }
+        for way in subject.ways
+    }
+    kept.keep_timing(subject.file, times)
+    return times
+
+
+def _seconds(subject, way, inputs):
+    start = time.perf_counter()
+    subject.predict(way, inputs)
+    return time.perf_counter() - start
+
+
+def _run(subject, way, images, kept, times):
+    """One entry of "runs": a model file in one way of inference."""
+    clean = kept.read(subject.file, way, CLEAN)
+    parts = {name: kept.read(subject.file, way, name) for name in images.corruptions}
+    qualities = [quality for part in parts.values() for quality in part["quality"].values()]
+    return {
+        "row": subject.row(way),
+        "model": subject.file.model,
+        "way": way,
+        "seed": subject.file.seed,
+        "file": str(subject.file.path),
+        **{k: clean[k] for k in ("test", "calibration", "risk_coverage", "standard_error")},
+        "corrupted": {
+            key: float(np.mean([quality[key] for quality in qualities])) for key in qualities[0]
+        },
+        **{
+            f"corruption{suffix}": {
+                name: {severity: quality[key] for severity, quality in part["quality"].items()}
+                for name, part in parts.items()
+            }
+            for key, suffix in (("accuracy", ""), ("nll", "_nll"), ("ece", "_ece"))
+        },
+        "time": times.get(way, {}).get("ratio"),
+        "milliseconds": times.get(way, {}).get("ms"),
+    }
+
+
+def _by_image(subjects, images, kept):
+    """Of every row and compared measure the values by image, means over the row's files."""
+    cells = len(images.corruptions) * len(images.options.severities)
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for subject in subjects:
+        for way in subject.ways:
+            row = found.setdefault(subject.row(way), {})
+            clean = kept.read(subject.file, way, CLEAN)
+            parts = [kept.read(subject.file, way, name) for name in images.corruptions]
+            for key, name in (("correct", "accuracy"), ("nll", "nll")):
+                total = np.sum([part[key] for part in parts], axis=0) / cells
+                row.setdefault(f"corrupted_{name}", []).append(total)
+                row.setdefault(name, []).append(np.array(clean[key], float))
+    return {
+        row: {name: np.mean(values, axis=0) for name, values in measures.items()}
+        for row, measures in found.items()
+    }
+
+
+def _size(networks):
+    """(height, width) that all models take, each None where they don't say."""
+    from keras_swapout.study.evaluate import loading
+
+    sizes = {name: loading.input_size(network, name) for name, network in networks.items()}
+    known = {name: size[:2] for name, size in sizes.items() if size and None not in size[:2]}
+    if len(set(known.values())) > 1:
+        listed = ", ".join(f"{name!r} {h}×{w}" for name, (h, w) in known.items())
+        raise ValueError(
+            f"Argument `models` must take images of one size. Received: {listed} pixels"
+        )
+    return next(iter(known.values()), (None, None))
+
+
+def _models(subjects):
+    models: dict[str, dict[str, Any]] = {}
+    for subject in subjects:
+        model = models.setdefault(
+            subject.file.model,
+            {"files": [], "seeds": [], "parameters": subject.network.count_params()},
+        )
+        model["files"].append(str(subject.file.path))
+        model["seeds"].append(subject.file.seed)
+    return models
+
+
+def _csv_row(run):
+    row = {name: run[name] for name in ("model", "way", "seed", "file")}
+    row |= {f"test_{name}": value for name, value in run["test"].items()}
+    row |= {f"corrupted_{name}": value for name, value in run["corrupted"].items()}
+    row |= {name: run[name] for name in ("standard_error", "time", "milliseconds")}
+    for name, severities in run["corruption"].items():
+        row |= {f"{name}_{severity}": value for severity, value in severities.items()}
+    return row

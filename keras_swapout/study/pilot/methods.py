@@ -1,0 +1,294 @@
+"""The methods a pilot compares. To add one, enter it in `METHODS`; nothing else changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_swapout import RBlock, layers
+from keras_swapout.arguments import checked_number
+from keras_swapout.schedules import per_block, probability
+
+LINEAR = (1.0, 0.5)  # Linear(1, 0.5): keep everything at the first block, half at the last
+RATE = 0.2  # drop rate of the region layers
+BLOCK = 0.5  # side of their blocks, as a share of the map's
+ALPHA = 1.0  # weight of R-Block's consistency term
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of training the network.
+
+    Attributes:
+        name: what the command line calls it.
+        title: what tables call it.
+        what: what a residual block computes, in words or a formula.
+        network: `network(new, values, **kwargs) -> keras.Model`, where `new(merge=None)` builds the
+            chosen network: initial weights from the run's seed, outputs logits, `merge` as in
+            `keras_swapout.models`. `kwargs` go to the layers.
+        values: the numbers it can be run with: its probabilities, block size and alpha, each a
+            number or, over depth, a tuple as in `keras_swapout.schedules.per_block`.
+        family: "reference", "swapout" or "rblock".
+        alone: for R-Block the name of the method that trains the same layers without it.
+    """
+
+    name: str
+    title: str
+    what: str
+    network: Callable[..., keras.Model]
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    family: str = "swapout"
+    alone: str | None = None
+
+    @property
+    def alpha(self) -> float | None:
+        """Weight of R-Block's consistency term; None trains the network as it is."""
+        return self.values.get("alpha")
+
+    @property
+    def formula(self) -> str:
+        """One line: what a block computes, and with which numbers."""
+        return ", ".join([self.what, *(_described(*item) for item in self.values.items())])
+
+    def trained(self, new: Callable[..., keras.Model], **kwargs: Any) -> keras.Model:
+        """The model to compile and train.
+
+        Args:
+            new: see `network`, above.
+            **kwargs: arguments of the layers, such as `adjustable=True`.
+        """
+        values = {name: value for name, value in self.values.items() if name != "alpha"}
+        model = self.network(new, values, **kwargs)
+        return model if self.alpha is None else RBlock(model, alpha=self.alpha)
+
+    def deployed(self, trained: keras.Model) -> keras.Model:
+        """The network to predict with, which shares its weights with what was trained."""
+        return trained if self.alpha is None else trained.model
+
+    def with_values(self, **values: Any) -> Method:
+        """The method with other numbers; its name tells them.
+
+        Raises:
+            KeyError: it has no such number. ValueError: it is out of range.
+
+        Example:
+
+        >>> method = METHODS["swapout"].with_values(theta_1=(1.0, 0.7), theta_2=0.9)
+        >>> method.name
+        'swapout@theta_1=1-0.7,theta_2=0.9'
+        >>> METHODS["rblock_sdropdml"].with_values(alpha=0.3).name
+        'rblock_sdropdml@0.3'
+        """
+        base = METHODS[self.name.partition("@")[0]]
+        if unknown := set(values) - set(base.values):
+            raise KeyError(f"{self.name} has no {', '.join(sorted(unknown))}")
+        for name, value in values.items():
+            check(name, value)
+        merged = {**self.values, **values}
+        new = {name: value for name, value in merged.items() if value != base.values[name]}
+        if not new:
+            return base
+        alone = None
+        if base.alone:
+            others = {name: value for name, value in new.items() if name != "alpha"}
+            alone = METHODS[base.alone].with_values(**others).name
+        return dataclasses.replace(
+            base,
+            name=f"{base.name}@{_spelled(new)}",
+            title=", ".join([base.title, *(_described(*item) for item in new.items())]),
+            values=merged,
+            alone=alone,
+        )
+
+
+SYMBOLS = {
+    "theta": "θ",
+    "theta_1": "θ₁",
+    "theta_2": "θ₂",
+    "survival_probability": "θ",
+    "block_size": "block",
+    "alpha": "α",
+}
+
+
+LIMITS = {
+    "rate": ("a number in [0, 1)", lambda n: 0 <= n < 1),
+    "block_size": ("a share of the map's side, in (0, 1]", lambda n: 0 < n <= 1),
+    "alpha": ("a number >= 0", lambda n: 0 <= n < math.inf),
+}
+
+
+def check(name: str, value: Any) -> None:
+    """Raises a TypeError or ValueError unless `value` is one for the number `name`."""
+    if name in LIMITS:
+        expected, fits = LIMITS[name]
+        checked_number(value, fits, name, expected)
+    else:
+        for theta in value if isinstance(value, tuple) else (value,):
+            probability(theta, name)
+
+
+def _described(name, value):
+    """A number for people: "θ₁ Linear(1, 0.5)"."""
+    text = [f"{v:g}" for v in (value if isinstance(value, tuple) else (value,))]
+    shown = {1: text[0], 2: f"Linear({', '.join(text)})"}.get(len(text), f"{', '.join(text)}")
+    return f"{SYMBOLS.get(name, name)} {shown}"
+
+
+def _spelled(values):
+    """Numbers as the command line takes them: "theta_1=1-0.5,alpha=0.3"; alpha alone bare."""
+    text = {
+        name: "-".join(f"{v:g}" for v in (value if isinstance(value, tuple) else (value,)))
+        for name, value in values.items()
+    }
+    if list(text) == ["alpha"]:
+        return text["alpha"]
+    return ",".join(f"{name}={value}" for name, value in text.items())
+
+
+def _parsed(text):
+    values = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        try:
+            numbers = tuple(map(float, re.split(r"(?<!e)-", value)))
+        except ValueError:
+            raise KeyError(part) from None
+        values[name or "alpha"] = numbers if len(numbers) > 1 else numbers[0]
+    return values
+
+
+def _merged(layer: Callable[..., keras.Layer]):
+    return lambda new, values, **kwargs: new(
+        per_block(functools.partial(layer, **kwargs), **values)
+    )
+
+
+def _dropped(layer: Callable[..., keras.Layer]):
+    """`network` with a layer behind each merge of the last two stages.
+
+    Its `block_size`, where it has one, is the side of a block as a share of the map's.
+    """
+
+    def network(new, values, **kwargs):
+        def merge(block, blocks):
+            if 3 * block < blocks:
+                return keras.layers.Add()
+
+            def add_and_drop(pair):
+                y = keras.layers.add(pair)
+                first = keras.config.image_data_format() == "channels_first"
+                sides = [side or 2 for side in (y.shape[2:] if first else y.shape[1:3])]
+                given = dict(values)
+                if "block_size" in given:
+                    given["block_size"] = max(1, int(given["block_size"] * min(sides)))
+                return layer(**given, **kwargs)(y)
+
+            return add_and_drop
+
+        return new(merge)
+
+    return network
+
+
+def _region_methods(name: str, title: str, what: str, layer: Callable[..., keras.Layer], **values):
+    """The layers alone and under R-Block."""
+    where = f"{what} behind the merges of the last two stages"
+    alone = Method(name, title, where, _dropped(layer), {"rate": RATE, **values}, family="rblock")
+    pairs = "complementary" if name in ("bdropdml", "sdropdml") else "independent"
+    return alone, dataclasses.replace(
+        alone,
+        name=f"rblock_{name}",
+        title=f"R-Block, {title}",
+        what=f"{title}; loss + α × two-way KL of two {pairs} sub-models",
+        values={**alone.values, "alpha": ALPHA},
+        alone=name,
+    )
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("plain", "plain", "Y = X + F(X)", lambda new, values: new(), family="reference"),
+        Method(
+            "residual_dropout",
+            "residual dropout",
+            "Y = Θ (X + F(X))",
+            _merged(layers.ResidualDropout),
+            {"theta": LINEAR},
+        ),
+        Method(
+            "stochastic_depth",
+            "stochastic depth",
+            "Y = X + Θ F(X), one Θ for the batch",
+            _merged(layers.StochasticDepth),
+            {"survival_probability": LINEAR},
+        ),
+        Method(
+            "skip_forward",
+            "SkipForward",
+            "Y = Θ X + (1 − Θ) F(X)",
+            _merged(layers.SkipForward),
+            {"theta": LINEAR},
+        ),
+        Method(
+            "swapout",
+            "Swapout",
+            "Y = Θ₁ X + Θ₂ F(X)",
+            _merged(layers.Swapout),
+            {"theta_1": LINEAR, "theta_2": LINEAR},
+        ),
+        *_region_methods(
+            "spatial_dropout",
+            "SpatialDropout",
+            "whole channels, drawn by Keras,",
+            keras.layers.SpatialDropout2D,
+        ),
+        *_region_methods(
+            "dropblock",
+            "DropBlock",
+            "blocks around random centres",
+            layers.DropBlock2D,
+            block_size=BLOCK,
+        ),
+        *_region_methods("bdropdml", "BDropDML", "whole channels", layers.BDropDML),
+        *_region_methods(
+            "sdropdml",
+            "SDropDML",
+            "cells of a shifted grid",
+            layers.SDropDML,
+            block_size=BLOCK,
+        ),
+    )
+}
+
+
+def find(name: str) -> Method:
+    """The method of a name: one of `METHODS`, or one with "@" and numbers of its own.
+
+    A probability over depth is `start-stop` for Linear(start, stop), or three, one for each stage.
+    R-Block's alpha can go without its name.
+
+    Raises:
+        KeyError: there is none, or it has no such number. ValueError: a value is out of range.
+
+    Example:
+
+    >>> find("swapout").title, find("rblock_bdropdml@3").alpha
+    ('Swapout', 3.0)
+    >>> find("swapout@theta_2=1-0.8").title
+    'Swapout, θ₂ Linear(1, 0.8)'
+    """
+    base, at, values = name.partition("@")
+    return METHODS[base].with_values(**_parsed(values)) if at else METHODS[base]
+
+
+#: What every method is compared with, so it is part of every pilot.
+REFERENCE = "plain"

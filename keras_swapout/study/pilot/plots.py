@@ -1,0 +1,359 @@
+"""The report's figures, one function each, as `matplotlib.figure.Figure`.
+
+Those that `keras-swapout evaluate` draws too are in `keras_swapout.study.report.plots`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_swapout.study.measuring.measure import at
+from keras_swapout.study.measuring.statistics import mean_interval
+from keras_swapout.study.pilot.measures import PRIMARY
+from keras_swapout.study.pilot.verdicts import BASELINE
+from keras_swapout.study.report import plots as shared
+from keras_swapout.study.report.drawing import (
+    COLOURS,
+    DASHES,
+    INK,
+    MARKERS,
+    PAPER,
+    Style,
+    add_band,
+    add_legend,
+    as_float,
+    legend_height,
+    legend_key,
+    log_if_wide,
+    name_rows,
+    new_figure,
+    wrapped,
+)
+from keras_swapout.study.report.drawing import GREY as PLAIN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def styles(results: Mapping[str, Any]) -> dict[str, Style]:
+    """Title, colour, dashes and marker of every method, by its place in the order.
+
+    Example:
+        >>> drawn = styles({"methods": {"plain": {"title": "Plain"}, "a": {"title": "A"}}})
+        >>> drawn["plain"].colour == PLAIN, drawn["a"].colour == COLOURS[0]
+        (True, True)
+    """
+    found = {}
+    others = [name for name in results["methods"] if name != BASELINE]
+    for name, method in results["methods"].items():
+        title = str(method.get("title", name))
+        if name == BASELINE:
+            found[name] = Style(title, PLAIN, "-", "o")
+            continue
+        i = others.index(name)
+        found[name] = Style(
+            title,
+            COLOURS[i % len(COLOURS)],
+            DASHES[i // 4 % len(DASHES)],
+            MARKERS[i % len(MARKERS)],
+        )
+    return found
+
+
+def seeds(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Test accuracy: every seed a dot, the mean with its 95 % interval.
+
+    Args:
+        results: what a pilot measured.
+        comparison: what `compare` made of it.
+
+    Returns:
+        The figure, or None if there is nothing to draw.
+    """
+    rows = {
+        name: row
+        for name, method in comparison["methods"].items()
+        if (row := method["measures"].get(PRIMARY.name)) and row["n"]
+    }
+    if not rows:
+        return None
+    figure, (axes,) = new_figure(7.6, 0.9 + 0.46 * len(rows))
+    drawn, ends = styles(results), []
+    for place, (name, row) in enumerate(rows.items()):
+        style, values = drawn[name], 100 * np.array(row["values"])
+        below = place + 0.2
+        if interval := mean_interval(row["values"]):
+            axes.plot(100 * np.array(interval), [below] * 2, color=style.colour, lw=1.8, zorder=2)
+            ends += [100 * end for end in interval]
+        axes.plot([100 * row["mean"]] * 2, [below - 0.13, below + 0.13], color=style.colour, lw=2.5)
+        # Equal accuracies are common on small test sets: lift the dots apart.
+        lift = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else np.zeros(1)
+        look = {"color": style.colour, "edgecolors": PAPER, "lw": 0.7}
+        axes.scatter(values, place - 0.14 + lift, s=28, zorder=3, **look)
+    if BASELINE in rows:
+        axes.axvline(100 * rows[BASELINE]["mean"], color=PLAIN, lw=1, ls=(0, (4, 3)), zorder=0)
+    # With two or three seeds an interval can be wider than all that was seen; the dots set the
+    # scale, and a wide interval runs out of the picture.
+    everything = 100 * np.concatenate([row["values"] for row in rows.values()])
+    low, high = everything.min(), everything.max()
+    room = max(0.6 * (high - low), 0.5)
+    edge = 0.04 * (high - low) + 0.1
+    low, high = max(low - room, min([low, *ends])), min(high + room, max([high, *ends]))
+    axes.set_xlim(max(low - edge, -1), min(high + edge, 100 + edge))
+    name_rows(axes, [drawn[name].title for name in rows])
+    axes.set_xlabel("Test accuracy (%)")
+    return figure
+
+
+def severities(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Accuracy against severity. Arguments and result as for `seeds`."""
+    return shared.severities(by_method(results), styles(results))
+
+
+def calibration(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Accuracy against confidence. Arguments and result as for `seeds`."""
+    ece = {
+        name: (method["measures"].get("ece") or {}).get("mean")
+        for name, method in comparison["methods"].items()
+    }
+    return shared.calibration(by_method(results), styles(results), ece, BASELINE)
+
+
+def training(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Training loss and validation accuracy over the epochs, mean and one standard deviation.
+
+    Arguments and result as for `seeds`.
+    """
+    panels = (("loss", "Training loss", 1), ("val_accuracy", "Validation accuracy (%)", 100))
+    drawn, handles = styles(results), {}
+    figure, both = new_figure(9.6, legend_height(drawn), columns=2)
+    for axes, (key, label, scale) in zip(both, panels, strict=True):
+        for name, style in drawn.items():
+            curves = [
+                [scale * as_float(value) for value in run.get("history", {}).get(key) or []]
+                for run in _runs(results, name)
+            ]
+            length = max(map(len, curves), default=0)
+            if length:
+                handles[name] = legend_key(style)
+                add_band(
+                    axes,
+                    range(1, length + 1),
+                    lambda epoch, curves=curves: [
+                        curve[epoch - 1] for curve in curves if len(curve) >= epoch
+                    ],
+                    style,
+                )
+        axes.set_xlabel("Epoch")
+        axes.set_title(label, loc="left", fontsize=10, color=INK)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if not handles:
+        return None
+    log_if_wide(both[0])
+    add_legend(figure, handles, drawn)
+    return figure
+
+
+def cost(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Time of a training step and of inference as ratios to plain, median and quartiles.
+
+    Arguments and result as for `seeds`.
+    """
+    costs = {
+        name: method["cost"]
+        for name, method in comparison["methods"].items()
+        if method["cost"] and method["cost"].get("train_step_ratio") is not None
+    }
+    if not costs:
+        return None
+    figure, both = new_figure(7.6, 1.0 + 0.36 * len(costs), columns=2, share="rows")
+    drawn = styles(results)
+    panels = (("train_step", "Training step"), ("inference", "Inference"))
+    for axes, (key, label) in zip(both, panels, strict=True):
+        axes.axvline(1, color=PLAIN, lw=1, ls=(0, (4, 3)), zorder=0)
+        ends = [1.0]
+        for place, (name, entry) in enumerate(costs.items()):
+            ratio = entry.get(f"{key}_ratio")
+            if ratio is None:
+                continue
+            low = entry.get(f"{key}_ratio_low")
+            high = entry.get(f"{key}_ratio_high")
+            colour = drawn[name].colour
+            if low is not None and high is not None:
+                axes.plot([low, high], [place] * 2, color=colour, lw=2)
+                ends += [low, high]
+            axes.scatter([ratio], [place], s=34, color=colour, edgecolors=PAPER, zorder=3)
+            axes.annotate(
+                f"{ratio:.2f}",
+                (1.02, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=9,
+                color=INK,
+                annotation_clip=False,
+            )
+            ends.append(ratio)
+        room = max(0.08 * (max(ends) - min(ends)), 0.03)
+        axes.set_xlim(min(ends) - room, max(ends) + room)
+        axes.set_title(label, loc="left", fontsize=10, color=INK)
+        axes.set_xlabel("Time as a multiple of plain's")
+        axes.locator_params(axis="x", nbins=5)
+    name_rows(both[0], [drawn[name].title for name in costs])
+    both[1].tick_params(axis="y", length=0, labelleft=False)
+    both[1].grid(visible=False, axis="y")
+    return figure
+
+
+def agreement(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Disagreement and train-inference gap of every method: every seed a dot.
+
+    Arguments and result as for `seeds`.
+    """
+    found = comparison["agreement"]
+    panels = [m for m in (found or {}).get("measures", ()) if m["name"] in _AGREEMENT]
+    if not panels:
+        return None
+    rows = {
+        name: row for name, row in found["methods"].items() if row[panels[-1]["name"]]["values"]
+    }
+    if not rows:
+        return None
+    figure, every = new_figure(9.0, 1.0 + 0.33 * len(rows), columns=len(panels), share="rows")
+    drawn = styles(results)
+    for axes, measure in zip(every, panels, strict=True):
+        scale = 100 if measure["unit"] == "%" else 1
+        for place, (name, row) in enumerate(rows.items()):
+            summary, colour = row[measure["name"]], drawn[name].colour
+            if not summary["values"]:
+                continue
+            values = scale * np.array(summary["values"])
+            axes.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color=colour, lw=2.2)
+            axes.scatter(
+                values,
+                [place] * len(values),
+                s=24,
+                color=colour,
+                edgecolors=PAPER,
+                lw=0.7,
+                zorder=3,
+            )
+        axes.set_xlim(left=0)
+        unit = f" ({measure['unit']})" if measure["unit"] else ""
+        axes.set_title(wrapped(measure["title"] + unit, 30), loc="left", fontsize=9.5, color=INK)
+        axes.locator_params(axis="x", nbins=5)
+    name_rows(every[0], [drawn[name].title for name in rows])
+    for axes in every[1:]:
+        axes.tick_params(axis="y", length=0, labelleft=False)
+        axes.grid(visible=False, axis="y")
+    return figure
+
+
+def inference(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Error and likelihood of each way of inference, a line for each method.
+
+    Arguments and result as for `seeds`.
+    """
+    found = comparison["inference"]
+    if not found:
+        return None
+    drawn = {name: style for name, style in styles(results).items() if name in found["methods"]}
+    panels = (
+        ("Test error (%)", "accuracy", lambda v: 100 * (1 - v)),
+        ("Negative log likelihood", "nll", lambda v: v),
+    )
+    figure, both = new_figure(10.5, max(4.2, legend_height(drawn)), columns=2)
+    for axes, (label, key, shown) in zip(both, panels, strict=True):
+        for name, style in drawn.items():
+            values = {
+                found["ways"].index(way): [shown(v) for v in row["measures"][key]["values"]]
+                for way, row in found["methods"][name].items()
+            }
+            if len(drawn) > 3:  # more bands would hide each other
+                values = {place: [float(np.mean(v))] for place, v in values.items()}
+            add_band(axes, list(values), values.__getitem__, style, marker=True)
+        # The second name a line lower than the first, to have room.
+        titles = [way.replace("stochastic ", "") for way in found["ways"]]
+        titles[1:2] = [f"\n{title}" for title in titles[1:2]]
+        axes.set_xticks(range(len(titles)), titles)
+        axes.set_title(label, loc="left", fontsize=10, color=INK)
+        log_if_wide(axes)
+    add_legend(figure, {name: legend_key(s, marker=True) for name, s in drawn.items()}, drawn)
+    return figure
+
+
+_AGREEMENT = ("two_way_kl", "disagreement", "loss_gap")
+
+
+def alpha(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
+    """Test accuracy, disagreement and gap against alpha, a line for each kind of layer.
+
+    Arguments and result as for `seeds`. None where no layer was trained with two alphas.
+    """
+    lines: dict[str, dict[float, str]] = {}
+    for name, method in results["methods"].items():
+        if method.get("alpha") is not None:
+            lines.setdefault(method["alone"], {})[method["alpha"]] = name
+    lines = {alone: names for alone, names in lines.items() if len(names) > 1}
+    if not lines:
+        return None
+    panels = (
+        ("Test accuracy (%)", "test.accuracy", 100),
+        ("Sub-model disagreement (%)", "consistency.disagreement", 100),
+        ("Training gap in loss", "consistency.loss_gap", 1),
+    )
+    drawn = {
+        # In the look of its first alpha, under the layer's own name.
+        alone: styles(results)[names[min(names)]]._replace(
+            title=str(results["methods"].get(alone, {}).get("title", alone)), dashes="-"
+        )
+        for alone, names in lines.items()
+    }
+    figure, every = new_figure(10.5, 3.8, columns=3)
+    for axes, (label, path, scale) in zip(every, panels, strict=True):
+        for alone, names in lines.items():
+
+            def values(name, path=path, scale=scale):
+                return [scale * as_float(at(run, path)) for run in _runs(results, name)]
+
+            by_alpha = {place: values(name) for place, name in names.items()}
+            add_band(axes, sorted(names), by_alpha.__getitem__, drawn[alone], marker=True)
+            if without := [value for value in values(alone) if math.isfinite(value)]:
+                look = {"color": drawn[alone].colour, "lw": 1, "ls": (0, (4, 3))}
+                axes.axhline(float(np.mean(without)), **look)
+        places = sorted({place for names in lines.values() for place in names})
+        if places[0] > 0:
+            axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
+        axes.set_xlabel("alpha")
+        axes.set_title(label, loc="left", fontsize=10, color=INK)
+    add_legend(
+        figure, {alone: legend_key(style, marker=True) for alone, style in drawn.items()}, drawn
+    )
+    return figure
+
+
+# The figures in the order of the report, by name.
+FIGURES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | None]] = {
+    "seeds": seeds,
+    "severities": severities,
+    "calibration": calibration,
+    "training": training,
+    "cost": cost,
+    "agreement": agreement,
+    "alpha": alpha,
+    "inference": inference,
+}
+
+
+def by_method(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The runs of every method."""
+    return {name: _runs(results, name) for name in results["methods"]}
+
+
+def _runs(results: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return [run for run in results["runs"] if run["method"] == name]

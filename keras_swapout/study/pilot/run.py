@@ -1,0 +1,216 @@
+"""The pilot's loop: train what is missing, save each run, measure times, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_swapout._version import __version__
+from keras_swapout.study import store
+from keras_swapout.study.hardware import environment
+from keras_swapout.study.pilot import settings as options
+from keras_swapout.study.pilot.methods import find
+from keras_swapout.study.pilot.settings import Settings
+
+if TYPE_CHECKING:
+    from keras_swapout.study.pilot.data import PilotData
+    from keras_swapout.study.pilot.progress import Display
+    from keras_swapout.study.pilot.training import Trainer
+
+PACKAGES = "cv2 jinja2 matplotlib PIL rich scipy skimage sklearn tensorflow tensorflow_datasets"
+
+
+def run_pilot(
+    settings: Settings, out: str | os.PathLike, save_models: bool = False
+) -> dict[str, Any]:
+    """Runs a pilot, or what an interrupted one has left to do, and reports.
+
+    The seeds are the outer loop, so that an interrupted pilot holds complete comparisons. Every
+    finished run is on disk at once, and is never made again. Under the same `out` the seeds and
+    methods may grow; with any other changed setting, or other images, it is refused.
+
+    Args:
+        settings: from `make_settings`.
+        out: folder for settings.json, runs/, timing.json, results.json, results.csv and
+            report.html; made where it is missing.
+        save_models: whether to keep each trained network as models/<method>-seed<k>.keras, from
+            which a run that was interrupted while it was evaluated goes on.
+
+    Returns:
+        The contents of results.json.
+
+    Raises:
+        ValueError: `out` is a file or holds runs made with other settings; the data is unknown or
+            does not fit; a run diverges.
+        FileNotFoundError: the data has not been downloaded. ImportError: a package is missing.
+
+    Example::
+
+        results = run_pilot(make_settings("digits", methods=["swapout"], seeds=2), "pilot-digits")
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    check_packages(PACKAGES.split(), "pilot")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}")
+    recorded = record(settings)
+    check_record(out, recorded)
+
+    # Not before the cheap checks: these import what takes seconds.
+    from keras_swapout.study.pilot import compare, report
+    from keras_swapout.study.pilot.data import PilotData
+    from keras_swapout.study.pilot.progress import Display
+
+    data = PilotData(settings)
+    recorded["data_checksum"] = data.checksum()
+    check_record(out, recorded)
+    store.write_json(out / "settings.json", recorded)
+
+    wanted = [(seed, name) for seed in range(settings.seeds) for name in settings.methods]
+    runs = {key: store.read_run(out, key[1], key[0]) for key in wanted}
+    before = sum(run["seconds"] for run in runs.values() if run)
+    done = sum(run is not None for run in runs.values())
+    display = Display(len(wanted), done, settings.epochs)
+    display.say(
+        f"{settings.data}: {len(data.train.labels)} training images, {settings.model}, "
+        f"{settings.epochs} epochs, {len(settings.methods)} methods x {settings.seeds} seeds"
+        + (f", {done} of {len(wanted)} runs already done" if done else "")
+    )
+    trainers = _Trainers(settings, data, display)
+    with display.live():
+        for seed, name in wanted:
+            if runs[seed, name] is None:
+                path = store.model_path(out, name, seed) if save_models else None
+                runs[seed, name] = _one_run(trainers[name], seed, display, path)
+                store.write_json(store.run_path(out, name, seed), runs[seed, name])
+                display.run_finished(runs[seed, name])
+        timing = _timing(out, settings, trainers, display)
+
+    results = {
+        "settings": recorded,
+        "environment": environment(before + time.perf_counter() - start),
+        "data": data.describe(),
+        "methods": {
+            name: {key: getattr(find(name), key) for key in ("title", "formula", "alone", "alpha")}
+            for name in settings.methods
+        },
+        "runs": [runs[seed, name] for name in settings.methods for seed in range(settings.seeds)],
+        "timing": timing,
+    }
+    store.write_json(out / "results.json", results)
+    store.write_csv(out / "results.csv", [_row(run) for run in results["runs"]])
+    comparison = compare.compare(results)
+    report.write_report(results, comparison, out)
+    report.print_table(results, comparison)
+    display.say(f"{results['environment']['seconds']:.0f} s in all; see {out / 'report.html'}")
+    return results
+
+
+class _Trainers(dict):
+    """A compiled trainer for each method, made when it is first asked for."""
+
+    def __init__(self, settings: Settings, data: PilotData, display: Display) -> None:
+        super().__init__()
+        self.settings, self.data, self.display = settings, data, display
+
+    def __missing__(self, name: str) -> Trainer:
+        from keras_swapout.study.pilot.training import Trainer
+
+        self.display.doing(f"compiling {name}")
+        trainer = Trainer(find(name), self.settings, self.data)
+        trainer.warm_up()
+        self[name] = trainer
+        return trainer
+
+
+def _one_run(trainer, seed, display, path):
+    name = trainer.method.name
+    return trainer.run(seed, lambda *done: display.epoch(f"{name} seed {seed}", *done), path)
+
+
+def _timing(out, settings, trainers, display):
+    path = out / "timing.json"
+    timing = store.read_json(path, "batch_size", "methods")
+    if timing is None or set(timing["methods"]) != set(settings.methods):
+        from keras_swapout.study.pilot.timing import measure_times
+
+        # All methods in the settings' order, compiled before the clock starts.
+        warm = {name: trainers[name] for name in settings.methods}
+        display.doing("measuring times")
+        timing = measure_times(warm)
+        store.write_json(path, timing)
+    return timing
+
+
+def record(settings: Settings) -> dict[str, Any]:
+    """What settings.json holds: all that a run's result depends on."""
+    return {
+        **dataclasses.asdict(settings),
+        "methods": list(settings.methods),
+        "samples": list(settings.samples),
+        "momentum": options.MOMENTUM,
+        "weight_decay": options.WEIGHT_DECAY,
+        "backend": keras.backend.backend(),
+        "version": __version__,
+    }
+
+
+def check_record(
+    out: Path,
+    recorded: dict[str, Any],
+    kept: str = "runs/*.json",
+    grow: Sequence[str] = ("seeds", "methods"),
+) -> None:
+    """Whether what `out` holds was made with these settings.
+
+    Args:
+        out: the folder.
+        recorded: what its settings.json would hold; without the data's checksum, that is not
+            compared.
+        kept: pattern of the files that were made.
+        grow: as for `keras_swapout.study.pilot.settings.check_unchanged`.
+
+    Raises:
+        ValueError: other settings, or none to be read.
+    """
+    old = store.read_json(out / "settings.json", "data", *grow)
+    if old is None:
+        if any(out.glob(kept)):
+            raise ValueError(
+                "Argument `out` holds results, but no readable settings.json to say how they were "
+                f"made. Received: out={str(out)!r}"
+            )
+        return
+    if "data_checksum" not in recorded:
+        old.pop("data_checksum", None)
+    options.check_unchanged(old, recorded, grow)
+
+
+def check_packages(names: Iterable[str], *extras: str) -> None:
+    """Raises an ImportError that says what to install, if one of the packages is missing."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"Missing package(s): {', '.join(missing)}. Install them with: "
+            f'pip install "keras-swapout[{",".join(extras)}]"'
+        )
+
+
+def _row(run):
+    row = {name: run[name] for name in ("method", "seed", "seconds", "epochs", "parameters")}
+    for split in ("test", "validation", "train"):
+        row |= {f"{split}_{name}": value for name, value in run[split].items()}
+    row["corruption_accuracy"] = run["corruption_accuracy"]
+    row |= run["consistency"]
+    for way, values in run["inference"].items():
+        row |= {f"{way.replace(' ', '_')}_{name}": value for name, value in values.items()}
+    for name, severities in run["corruption"].items():
+        row |= {f"{name}_{severity}": value for severity, value in severities.items()}
+    return row

@@ -1,0 +1,300 @@
+"""What a pilot runs: the options, their defaults for each data set, and their checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import numbers
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_swapout.arguments import checked_count
+from keras_swapout.study.pilot.methods import ALPHA, METHODS, REFERENCE, find
+
+#: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-4
+
+FAMILIES = ("swapout", "rblock")
+
+#: The settings that the command line takes, in the order to show them.
+OPTIONS = (
+    "data",
+    "methods",
+    "seeds",
+    "epochs",
+    "model",
+    "width",
+    "batch_size",
+    "learning_rate",
+    "limit",
+    "image_size",
+    "corruption_images",
+    "samples",
+)
+
+_PAPER = {
+    "model": "resnet20v2",
+    "epochs": 60,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "seeds": 3,
+    "image_size": None,
+    "jit_compile": True,
+}
+#: Departures from `_PAPER` where the data is small; "digits" is meant to finish in minutes. On its
+#: 8x8 images XLA took twice the CPU time to compile, and no less for the steps.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "model": "resnet8v2",
+        "epochs": 12,
+        "batch_size": 64,
+        "seeds": 5,
+        "jit_compile": False,
+    },
+    "elpv": {"model": "resnet8v2", "epochs": 40, "batch_size": 64, "image_size": 64},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A checked pilot. `make_settings` fills in what is not given.
+
+    Attributes:
+        data: a name or folder, as for `keras_swapout.datasets.load`.
+        methods: names from `METHODS`, in its order, perhaps with "@" and numbers of their own (see
+            `keras_swapout.study.pilot.methods.find`); always with the reference, "plain".
+        seeds: number of runs of each method; the seeds are 0 .. seeds - 1.
+        model: "resnet<depth>v1" or "resnet<depth>v2", depth 6n + 2.
+        width: multiplies the network's channels.
+        epochs: passes over the training images.
+        batch_size: images of a training step.
+        learning_rate: of the first 75 % of the steps.
+        limit: number of training and validation images to use, or None for all.
+        image_size: side to resize to, or None for the source's.
+        corruption_images: number of test images to corrupt, or fewer where there are fewer.
+        samples: the numbers of sub-models with which stochastic inference is tried.
+        jit_compile: whether XLA compiles the training step.
+    """
+
+    data: str
+    methods: tuple[str, ...]
+    seeds: int
+    model: str
+    width: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    limit: int | None
+    image_size: int | None
+    corruption_images: int
+    samples: tuple[int, ...]
+    jit_compile: bool
+
+
+def make_settings(
+    data: str = "digits",
+    methods: Iterable[str] | None = None,
+    family: str | None = None,
+    alpha: Iterable[float] | None = None,
+    seeds: int | None = None,
+    model: str | None = None,
+    width: int = 1,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    limit: int | None = None,
+    image_size: int | None = None,
+    corruption_images: int = 500,
+    samples: Iterable[int] = (30,),
+    jit_compile: bool | None = None,
+) -> Settings:
+    """Settings with the defaults of `data`, checked.
+
+    Args:
+        Those of `Settings`; None means the default for this data, or for `limit` all images.
+        family: "swapout" or "rblock": only these methods (and "plain"), where `methods` is None.
+        alpha: weights of R-Block's consistency term, numbers >= 0: each R-Block method is run with
+            each of them.
+
+    Raises:
+        ValueError: a value out of range or an unknown name; the message has the argument, what
+            was expected and the value. (Whether `data` exists is known once it is read.)
+
+    Example:
+
+    >>> settings = make_settings("digits", methods=["swapout"], seeds=2)
+    >>> settings.methods, settings.model, settings.seeds
+    (('plain', 'swapout'), 'resnet8v2', 2)
+    """
+    given = {
+        "model": model,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seeds": seeds,
+        "image_size": image_size,
+        "jit_compile": jit_compile,
+    }
+    if jit_compile is None and keras.backend.backend() != "tensorflow":
+        # JAX has to compile, and torch is slow to; only TensorFlow leaves a choice.
+        given["jit_compile"] = keras.backend.backend() == "jax"
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = Settings(
+        data=str(data),
+        methods=_methods(methods, family, alpha),
+        width=width,
+        limit=limit,
+        corruption_images=corruption_images,
+        samples=tuple(sorted(set(samples))),
+        **{**_PAPER, **DEFAULTS.get(str(data), {}), **chosen},
+    )
+    _check(settings)
+    return settings
+
+
+def read_settings(path: str | os.PathLike) -> dict[str, Any]:
+    """What a best.json of `keras-swapout tune` has for `make_settings`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))["pilot"]
+        unknown = set(found) - set(OPTIONS)
+    except (ValueError, TypeError, KeyError):
+        unknown = {"no settings of a pilot"}
+    if unknown:
+        raise ValueError(
+            "Argument `settings` must be a best.json of keras-swapout tune. "
+            f"Received: {str(path)!r}, which has {', '.join(sorted(unknown))}"
+        )
+    return found
+
+
+def model_version(model: str) -> tuple[int, int]:
+    """(depth, version) of a model's name.
+
+    Raises:
+        ValueError: it is no such name.
+
+    Example:
+
+    >>> model_version("resnet20v2")
+    (20, 2)
+    """
+    match = re.fullmatch(r"resnet(\d+)v([12])", model)
+    if not match or int(match[1]) < 8 or int(match[1]) % 6 != 2:
+        raise ValueError(
+            "Argument `model` must be resnet<depth>v1 or resnet<depth>v2 with depth = 6n + 2: "
+            f"resnet8v2, resnet14v2, resnet20v1, ... Received: model={model!r}"
+        )
+    return int(match[1]), int(match[2])
+
+
+def check_unchanged(
+    old: dict[str, Any], new: dict[str, Any], grow: Sequence[str] = ("seeds", "methods")
+) -> None:
+    """Whether runs made under the settings `old` belong to a pilot with the settings `new`.
+
+    Args:
+        old, new: the contents of settings.json.
+        grow: counts and lists that may grow, since no finished run becomes wrong by that; anything
+            else must be as it was.
+
+    Raises:
+        ValueError: they differ otherwise; the message names each difference.
+
+    Example:
+
+    >>> check_unchanged({"seeds": 2, "width": 1}, {"seeds": 3, "width": 1})
+    >>> check_unchanged({"seeds": 2, "width": 1}, {"seeds": 2, "width": 4})
+    Traceback (most recent call last):
+        ...
+    ValueError: Argument `out` holds runs made with other settings: width was 1 and is now 4. ...
+    """
+    changed = [
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in {**old, **new}
+        if not (
+            new.get(name) == old.get(name) or (name in grow and _grown(old.get(name), new[name]))
+        )
+    ]
+    if changed:
+        raise ValueError(
+            f"Argument `out` holds runs made with other settings: {'; '.join(changed)}. Choose "
+            f"another --out or the old settings (only {' and '.join(grow)} may grow)."
+        )
+
+
+def _grown(old, new):
+    if isinstance(old, list):
+        return set(new) >= set(old)
+    return isinstance(old, int) and new >= old
+
+
+def _methods(names, family, alphas):
+    if family is not None and family not in FAMILIES:
+        raise ValueError(
+            f"Argument `family` must be one of {', '.join(FAMILIES)}. Received: family={family!r}"
+        )
+    if names is None:
+        names = [name for name, method in METHODS.items() if family in (None, method.family)]
+    elif family is not None:
+        raise ValueError(
+            "Arguments `methods` and `family` can't both be given. "
+            f"Received: methods={' '.join(names)} and family={family}"
+        )
+    names, methods, unknown = list(names), {REFERENCE: METHODS[REFERENCE]}, []
+    for name in names:
+        try:
+            method = find(name)
+        except KeyError:
+            unknown.append(name)
+            continue
+        for alpha in _alphas(alphas) if method.alone and "@" not in name else [method.alpha]:
+            variant = method if alpha is None else method.with_values(alpha=float(alpha))
+            methods[variant.name] = variant
+    if unknown or not names:
+        raise ValueError(
+            f"Argument `methods` must be among {', '.join(METHODS)}. "
+            f"Received: methods={' '.join(map(str, unknown)) or names}"
+        )
+    order = {name: place for place, name in enumerate(METHODS)}
+    return tuple(sorted(methods, key=lambda n: (order[n.partition("@")[0]], methods[n].alpha or 0)))
+
+
+def _alphas(alphas):
+    if alphas is None:
+        return [ALPHA]
+    alphas = list(alphas)
+    for alpha in alphas:
+        if not isinstance(alpha, numbers.Real) or not 0 <= alpha < float("inf"):
+            raise ValueError(f"Argument `alpha` must be numbers >= 0. Received: alpha={alphas}")
+    if not alphas:
+        raise ValueError("Argument `alpha` must be numbers >= 0. Received: none")
+    return alphas
+
+
+def _check(settings):
+    model_version(settings.model)
+    for name in ("seeds", "width", "epochs", "batch_size", "corruption_images"):
+        checked_count(getattr(settings, name), name)
+    for name in ("limit", "image_size"):
+        if getattr(settings, name) is not None:
+            checked_count(getattr(settings, name), name)
+    for count in settings.samples or (None,):
+        checked_count(count, "samples")
+    rate = settings.learning_rate
+    if not isinstance(rate, numbers.Real) or not 0 < rate < float("inf"):
+        raise ValueError(
+            f"Argument `learning_rate` must be a number above 0. Received: learning_rate={rate!r}"
+        )

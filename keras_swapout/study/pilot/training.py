@@ -1,0 +1,283 @@
+"""One method's network: compiled once, trained from scratch for every seed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_swapout import TrainInferenceConsistency, models
+from keras_swapout.consistency.divergence import Head
+from keras_swapout.consistency.rblock import CONSISTENCY, TASK_LOSS
+from keras_swapout.datasets import stratified
+from keras_swapout.study import store
+from keras_swapout.study.measuring import scores
+from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
+from keras_swapout.study.pilot.data import PilotData
+from keras_swapout.study.pilot.methods import Method
+from keras_swapout.study.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
+from keras_swapout.submodels.fork import stochastic_layers
+from keras_swapout.tuning.restart import start_as
+
+SAMPLED_IMAGES = 2000  # of the test set, at most, are predicted by sub-models: dozens of passes
+TIMED_IMAGES = 256
+#: Called after each epoch with (epochs done, training loss, validation accuracy).
+OnEpoch = Callable[[int, float, float], None]
+
+
+class Trainer:
+    """Trains and evaluates one method.
+
+    Compiling costs seconds, more than a small run itself. So there is one compiled model, and a
+    run begins by giving every variable - weights, batch-norm statistics, seed generators,
+    momenta, step counter - the value it has in a new model of that seed.
+
+    Args:
+        method: one of `keras_swapout.study.pilot.methods.METHODS`, or with other values. With
+            `adjustable` layers `method` can be set anew, to one that differs in probabilities and
+            alpha: the next run is one of that.
+        settings: the pilot's.
+        data: the pilot's.
+        **layers: arguments of the method's layers.
+    """
+
+    def __init__(self, method: Method, settings: Settings, data: PilotData, **layers: Any) -> None:
+        self.method, self.settings, self.data, self.layers = method, settings, data, layers
+        self.model = self._new_model(seed=0)
+        self.deployed = method.deployed(self.model)
+        self.deployed.jit_compile = settings.jit_compile
+        self.consistency = TrainInferenceConsistency(
+            self.deployed, batch_size=data.batch_size, head=Head("softmax", from_logits=True)
+        )
+        self.ways = Ways(self.deployed, settings.samples, head=Head("softmax", from_logits=True))
+        # One step, so that Keras compiles and builds its metrics now: it would peek at the data
+        # of the first run for that, and the first run would see other batches than the rest.
+        self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
+        self.logits(data.train.images[:1])
+
+    def warm_up(self) -> None:
+        """Compiles what `evaluate` measures the time of."""
+        images = self.data.info.standardise(self.data.train.images[:1])
+        for name in self.ways.names:
+            self.ways.predict(name, images.repeat(TIMED_IMAGES, axis=0))
+
+    def run(
+        self, seed: int, on_epoch: OnEpoch | None = None, path: Path | None = None
+    ) -> dict[str, Any]:
+        """Trains from scratch, then evaluates.
+
+        Args:
+            seed: of the initial weights, the masks, the order of the batches and the augmentation.
+            on_epoch: called after each epoch with (epochs done, training loss, validation
+                accuracy).
+            path: where to keep the trained network, or None. What is there already is not trained
+                again.
+
+        Returns:
+            One entry of "runs" in the results; "seconds" is the training alone.
+
+        Raises:
+            ValueError: the loss is not finite any more.
+        """
+        trained = store.read_json(path.with_suffix(".json"), "seconds", "history") if path else None
+        if trained is None:
+            start = time.perf_counter()
+            history = self.train(seed, on_epoch)
+            trained = {"seconds": time.perf_counter() - start, "history": history}
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.deployed.save(path)
+                store.write_json(path.with_suffix(".json"), trained)  # last: the model is whole
+        else:
+            self.deployed.load_weights(path)
+        return {
+            "method": self.method.name,
+            "seed": seed,
+            "seconds": trained["seconds"],
+            "epochs": self.settings.epochs,
+            "parameters": self.deployed.count_params(),
+            **self.evaluate(),
+            "history": trained["history"],
+        }
+
+    def train(self, seed: int, on_epoch: OnEpoch | None = None) -> dict[str, list[float]]:
+        """Trains from scratch. Arguments and errors are those of `run`.
+
+        Returns:
+            "loss", "accuracy", "val_loss" and "val_accuracy", one number for each epoch; the first
+            two are Keras', in training mode. Of R-Block also "task_loss" and "consistency".
+        """
+        start_as(self.model, self._new_model(seed))
+        curves = _Curves(self, seed, on_epoch)
+        self.model.fit(
+            self.data.training_batches(seed),
+            epochs=self.settings.epochs,
+            callbacks=[curves],
+            shuffle=False,  # the batches are shuffled already
+            verbose=0,
+        )
+        return curves.history
+
+    def evaluate(self) -> dict[str, Any]:
+        """Quality of the trained network on clean and corrupted images, in inference mode."""
+        data = self.data
+        splits = {"test": data.test, "validation": data.validation, "train": data.train}
+        logits = {name: self.logits(split.images) for name, split in splits.items()}
+        quality = {name: scores.quality(logits[name], splits[name].labels) for name in splits}
+        del quality["train"]["ece"]  # says nothing on images that were learnt
+        corruption = {
+            name: {
+                str(severity): scores.accuracy(self.logits(images), data.corrupted_labels)
+                for severity, images in severities.items()
+            }
+            for name, severities in data.corrupted.items()
+        }
+        every = [accuracy for values in corruption.values() for accuracy in values.values()]
+        return {
+            **quality,
+            "calibration": scores.calibration_curve(logits["test"], data.test.labels),
+            "corruption": corruption,
+            "corruption_accuracy": float(np.mean(every)),
+            **self._sub_models(),
+        }
+
+    def _sub_models(self):
+        """What takes many passes, on a part of the test images."""
+        chosen = stratified(self.data.test.labels, SAMPLED_IMAGES)
+        labels = self.data.test.labels[chosen]
+        inputs = self.data.info.standardise(self.data.test.images[chosen])
+        return {
+            "consistency": self.consistency(inputs, labels),
+            "inference": self._ways_of_inference(inputs, labels),
+        }
+
+    def _ways_of_inference(self, inputs, labels):
+        """Quality of the ways of predicting; "seconds" for `TIMED_IMAGES`, and "once" before."""
+        found = {}
+        start = time.perf_counter()
+        self.ways.recalibrate(self.data.info.standardise(self.data.train.images))
+        once = time.perf_counter() - start
+        # Whole batches, however few images there are: others are filled up and cost as much.
+        timed = inputs[np.arange(TIMED_IMAGES) % len(inputs)]
+        for name in self.ways.names:
+            prediction = self.ways.predict(name, inputs)
+            start = time.perf_counter()
+            self.ways.predict(name, timed)
+            seconds = time.perf_counter() - start
+            # Log probabilities are logits too.
+            logits = np.log(np.maximum(prediction.mean, np.finfo(np.float32).tiny))
+            found[name] = {**scores.quality(logits, labels), "seconds": seconds}
+            if name == RECALIBRATED:
+                found[name]["once"] = once
+        return found
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """The network's outputs, in inference mode and in batches of one shape.
+
+        Args:
+            images: raw, (n, height, width, channels).
+
+        Returns:
+            Float32, (n, classes).
+        """
+        size = self.data.batch_size
+        outputs = []
+        for start in range(0, len(images), size):
+            batch = self.data.info.standardise(images[start : start + size])
+            missing = size - len(batch)
+            if missing:  # another shape would be compiled again
+                batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
+            logits = keras.ops.convert_to_numpy(self.deployed.predict_on_batch(batch))
+            outputs.append(logits[: size - missing])
+        return np.concatenate(outputs).astype(np.float32)
+
+    def _new_model(self, seed: int) -> keras.Model:
+        """The method's model, with the initial weights that every method has for this seed."""
+        keras.utils.set_random_seed(seed)
+        depth, version = model_version(self.settings.model)
+        resnet = {1: models.ResNetV1, 2: models.ResNetV2}[version]
+
+        def network(merge=None):
+            return resnet(
+                depth,
+                self.settings.width,
+                len(self.data.info.classes),
+                self.data.info.image_shape,
+                merge,
+                classifier_activation=None,
+            )
+
+        initial = network().get_weights()
+
+        def network_with_initial_weights(merge=None):
+            model = network(merge)
+            # A layer with a seed generator takes a number from the stream that seeds the weights
+            # after it: without this, only the plain networks would start alike.
+            own = {id(w) for layer in stochastic_layers(model) for w in layer.weights}
+            weights = [w for w in model.weights if id(w) not in own]
+            if [w.shape for w in weights] == [w.shape for w in initial]:
+                for weight, value in zip(weights, initial, strict=True):
+                    weight.assign(value)
+            return model
+
+        model = self.method.trained(network_with_initial_weights, **self.layers)
+        model.compile(
+            self._new_optimizer(model),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=self.settings.jit_compile,
+        )
+        return model
+
+    def _new_optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
+        steps = self.data.steps * self.settings.epochs
+        rate = self.settings.learning_rate
+        optimizer = keras.optimizers.SGD(
+            keras.optimizers.schedules.PiecewiseConstantDecay(
+                [math.floor(0.75 * steps), math.floor(0.875 * steps)],
+                [rate, rate / 10, rate / 100],
+            ),
+            momentum=MOMENTUM,
+            # The paper's decay is part of the gradient and gathers momentum; Keras' is not.
+            weight_decay=WEIGHT_DECAY / (1 - MOMENTUM),
+        )
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in model.trainable_variables if len(v.shape) < 2]
+        )
+        optimizer.build(model.trainable_variables)
+        return optimizer
+
+
+class _Curves(keras.callbacks.Callback):
+    """The learning curves. Keras' own validation would compile one more function per shape."""
+
+    def __init__(self, trainer, seed, on_epoch):
+        super().__init__()
+        self.trainer, self.seed, self.on_epoch = trainer, seed, on_epoch
+        self.history = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        _ = self.model  # JAX keeps the state to itself until somebody asks for the model
+        if not math.isfinite(logs["loss"]):
+            raise ValueError(
+                f"The loss of {self.trainer.method.name} with seed {self.seed} is not finite after "
+                f"epoch {epoch + 1}. Try a lower --learning-rate."
+            )
+        images, labels = self.trainer.data.validation
+        logits = self.trainer.logits(images)
+        values = {
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            "val_loss": scores.negative_log_likelihood(logits, labels),
+            "val_accuracy": scores.accuracy(logits, labels),
+        }
+        values |= {name: float(logs[name]) for name in (TASK_LOSS, CONSISTENCY) if name in logs}
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+        if self.on_epoch:
+            self.on_epoch(epoch + 1, values["loss"], values["val_accuracy"])

@@ -1,0 +1,37 @@
+"""Theta, drop rate, block size and alpha, searched by KerasTuner.
+
+spaces.py        what is searched, as calls of a `keras_tuner.HyperParameters`
+hypermodels.py   models that are compiled once for many trials; needs
+                 `pip install "keras-swapout[tuner]"`, which is imported when one is asked for
+restart.py       a compiled model, trained again from the start
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from keras_swapout.tuning.restart import start_as
+from keras_swapout.tuning.spaces import alpha, block_size, drop_rate, theta_schedule
+
+if TYPE_CHECKING:
+    from keras_swapout.tuning.hypermodels import RBlockHyperModel, SwapoutHyperModel
+
+__all__ = [
+    "RBlockHyperModel",
+    "SwapoutHyperModel",
+    "alpha",
+    "block_size",
+    "drop_rate",
+    "start_as",
+    "theta_schedule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("RBlockHyperModel", "SwapoutHyperModel"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from keras_swapout.tuning import hypermodels
+
+    return getattr(hypermodels, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,257 @@
+"""The command `keras-swapout tune`: what is searched, interruption, several processes."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import keras_swapout as ks
+
+pytest.importorskip("keras_tuner", reason='pip install "keras-swapout[tuner]"')
+pytest.importorskip("jinja2", reason='pip install "keras-swapout[pilot]"')
+
+from keras_swapout.study import store
+from keras_swapout.study.pilot import read_settings
+from keras_swapout.study.pilot import settings as pilot
+from keras_swapout.study.pilot.methods import METHODS, find
+from keras_swapout.study.tune import make_settings, run_tune, search
+from keras_swapout.study.tune.settings import TUNABLE
+
+pytestmark = pytest.mark.tensorflow
+
+TINY = dict(data="digits", epochs=1, limit=200, seeds=2, corruption_images=10, samples=[1])
+OPTIONS = ["--epochs", "1", "--limit", "200", "--search-only", "--objective", "accuracy"]
+
+
+# --- what is searched ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+@pytest.mark.parametrize("schedule", ["linear", "constant", "stage"])
+def test_every_number_of_a_method_is_searched_and_named(name, schedule):
+    settings = make_settings(name, schedule=schedule)
+    names = [parameter["name"] for parameter in search.parameters(settings)]
+    values = {parameter["name"]: parameter["low"] for parameter in search.parameters(settings)}
+    method = search.method_of(values, settings)
+    assert find(method.name) == method and method.name != name
+    per_theta = {"linear": 1, "constant": 1, "stage": 3}[schedule]
+    thetas = [n for n in METHODS[name].values if n not in ("rate", "block_size", "alpha")]
+    assert len(names) == len(METHODS[name].values) + len(thetas) * (per_theta - 1)
+    for theta in thetas:
+        expected = {"linear": (1.0, 0.3), "constant": 0.3, "stage": (0.3, 0.3, 0.3)}[schedule]
+        assert method.values[theta] == expected
+
+
+def test_the_default_of_a_method_is_a_point_of_its_space():
+    for name in TUNABLE:
+        settings = make_settings(name)
+        default = {p["name"]: p["default"] for p in search.parameters(settings)}
+        assert search.method_of(default, settings) == METHODS[name]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(method="plain"), "method"),
+        (dict(method="spatial_dropout"), "method"),
+        (dict(tuner="hyperband"), "tuner"),
+        (dict(trials=0), "trials"),
+        (dict(objective="test_accuracy"), "objective"),
+        (dict(schedule="cosine"), "schedule"),
+        (dict(step=0), "step"),
+        (dict(ranges={"rate": (0.1, 0.2)}), "theta_1, theta_2"),
+        (dict(ranges={"theta_1": (0.9, 0.5)}), "low < high"),
+        (dict(ranges={"theta_1": (0.5, 1.5)}), "theta_1"),
+        (dict(method="rblock_bdropdml", ranges={"alpha": (0, 1)}), "above 0"),
+        (dict(epochs=0), "epochs"),
+    ],
+)
+def test_what_can_not_be_searched_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_settings(**options)
+
+
+# --- one process ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("tune") / "out"
+    results = run_tune(make_settings("swapout", trials=3, tuner="random", **TINY), out)
+    return out, results
+
+
+def test_tuned_on_validation_and_reported_on_test(finished):
+    out, results = finished
+    assert [trial["status"] for trial in results["trials"]] == ["COMPLETED"] * 3
+    best = min(results["trials"], key=lambda trial: trial["measures"]["nll"])
+    assert results["best"] == best["id"]
+    tuned = results["method"]["tuned"]
+    assert find(tuned).values["theta_2"] == (1.0, best["values"]["theta_2_stop"])
+    runs = {(run["method"], run["seed"]) for run in results["confirmation"]["runs"]}
+    assert runs == {(name, seed) for name in ("plain", "swapout", tuned) for seed in (0, 1)}
+    assert results["default"]["values"] == {"theta_1_stop": 0.5, "theta_2_stop": 0.5}
+    assert results == json.loads((out / "results.json").read_text())
+    lines = (out / "trials.csv").read_text().splitlines()
+    assert len(lines) == 4 and lines[0].startswith("id,status,theta_1_stop,theta_2_stop")
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") >= 3 and tuned in page
+
+
+def test_a_trial_is_the_same_run_with_variables_and_with_constants(finished):
+    """The pilot's own training of a trial's setting and seed: the same validation measures."""
+    from keras_swapout.study.measuring import scores
+    from keras_swapout.study.pilot.data import PilotData
+    from keras_swapout.study.pilot.training import Trainer
+
+    _, results = finished
+    trial = results["trials"][-1]
+    settings = make_settings("swapout", **TINY)
+    data = PilotData(settings.pilot)
+    trainer = Trainer(search.method_of(trial["values"], settings), settings.pilot, data)
+    trainer.train(search.FIRST_SEED)
+    found = scores.quality(trainer.logits(data.validation.images), data.validation.labels)
+    assert found["nll"] == pytest.approx(trial["measures"]["nll"], rel=1e-4)
+
+
+def test_the_pilot_takes_what_was_found(finished):
+    out, results = finished
+    settings = pilot.make_settings(**{**read_settings(out / "best.json"), "seeds": 1})
+    assert settings.methods == ("plain", "swapout", results["method"]["tuned"])
+    assert (settings.epochs, settings.limit, settings.seeds) == (1, 200, 1)
+
+
+def test_settings_that_are_none_are_refused(tmp_path):
+    for text in ("{}", "[]", "no json", '{"pilot": {"theta": 1}}', '{"pilot": 3}'):
+        (tmp_path / "best.json").write_text(text)
+        with pytest.raises(ValueError, match=r"best\.json"):
+            read_settings(tmp_path / "best.json")
+    with pytest.raises(FileNotFoundError):
+        read_settings(tmp_path / "none.json")
+
+
+def test_more_trials_may_follow_and_nothing_else_may_change(finished):
+    out, results = finished
+    with pytest.raises(ValueError, match="epochs was 1 and is now 2"):
+        run_tune(make_settings("swapout", trials=3, tuner="random", **{**TINY, "epochs": 2}), out)
+    more = run_tune(make_settings("swapout", trials=4, tuner="random", **TINY), out)
+    assert more["trials"][:3] == results["trials"] and len(more["trials"]) == 4
+    assert more["default"] == results["default"]
+
+
+@pytest.mark.parametrize("name", ["tuner0", "chief"])
+def test_a_search_is_taken_up_whoever_made_it(finished, tmp_path, monkeypatch, name):
+    """KerasTuner itself would begin again under another name, and write over what there is."""
+    out, results = finished
+    shutil.copytree(out / "search", tmp_path / "search")
+    (tmp_path / "search" / "tuner0.json").unlink()
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
+    settings = make_settings("swapout", trials=9, tuner="random", **TINY)
+    tuner = search.make_tuner(settings, None, tmp_path / "search")
+    found = {trial.trial_id: trial.score for trial in tuner.oracle.trials.values()}
+    assert len(found) >= 3
+    for trial in results["trials"]:
+        assert found[trial["id"]] == trial["measures"]["nll"]
+
+
+def test_a_broken_store_of_kerastuner_is_an_error_that_says_so(finished, tmp_path):
+    settings = make_settings("swapout", trials=3, tuner="random", **TINY)
+    folder = tmp_path / "search"
+    folder.mkdir()
+    (folder / "tuner0.json").write_text("{}")
+    (folder / "oracle.json").write_text('{"half')
+    with pytest.raises(ValueError, match=r"trials\.csv"):
+        search.make_tuner(settings, None, folder)
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start():
+    """start(out, trials, **environment): the command in a process of its own."""
+    processes = []
+
+    def run(out, trials, **environment):
+        paths = [str(Path(ks.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        words = ["tune", *OPTIONS, "--tuner", "random", "--trials", str(trials), "--out", str(out)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "keras_swapout", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def trials_in(out):
+    """The finished trials on disk, by number, as they are written there."""
+    found = {}
+    for path in sorted((out / "search").glob("trial_*/trial.json")):
+        try:
+            trial = json.loads(path.read_text())
+        except ValueError:  # it is being written
+            continue
+        if trial["status"] == "COMPLETED":
+            found[trial["trial_id"]] = trial["score"]
+    return found
+
+
+def wait_for(condition, seconds=240):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "nothing happened"
+        time.sleep(0.2)
+
+
+def test_killed_and_started_again(tmp_path, start):
+    out = tmp_path / "out"
+    first = start(out, 8)
+    wait_for(lambda: len(trials_in(out)) >= 2)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    before = trials_in(out)
+    text, _ = start(out, 8).communicate(timeout=300)
+    after = trials_in(out)
+    assert len(after) == 8 and {name: after[name] for name in before} == before, text
+    assert store.read_json(out / "results.json", "trials")["best"] in after
+
+
+def test_a_chief_and_two_workers_of_which_one_is_killed(tmp_path, start):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    out = tmp_path / "out"
+
+    def process(name):
+        place = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+        return start(out, 10, KERASTUNER_TUNER_ID=name, **place)
+
+    chief, one, two = map(process, ("chief", "worker-1", "worker-2"))
+    wait_for(lambda: len(trials_in(out)) >= 2)
+    one.send_signal(signal.SIGKILL)
+    one.wait()
+    before = trials_in(out)
+    wait_for(lambda: len(trials_in(out)) > len(before))  # the other goes on
+    again = process("worker-1")  # under its old name it gets its old trial
+    texts = [p.communicate(timeout=300)[0] for p in (again, two, chief)]
+    after = trials_in(out)
+    assert len(after) == 10 and {name: after[name] for name in before} == before, texts
+    results = store.read_json(out / "results.json", "trials")
+    assert [trial["status"] for trial in results["trials"]] == ["COMPLETED"] * 10
+    assert len((out / "trials.csv").read_text().splitlines()) == 11
