@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
+pytest.importorskip("statsmodels")
 
+from pages import finite
 from scipy import stats
 
 from keras_swapout.study.pilot import make_settings, plots
@@ -76,15 +78,22 @@ def test_contrasts_are_welch_tests_with_holm_over_the_contrasts():
             values(results, a, "disagreement")
         )
         assert row["difference"] == pytest.approx(difference)
+    assert "Welch" in found["test"] and "4 comparisons" in found["test"]
+    assert finite(found)
 
 
 def test_sentences_say_what_was_measured():
     choice, _, sentence, *_ = agreement(make_results())["sentences"]
-    assert "R-Block, SDropDML against SDropDML: sub-model disagreement falls by" in sentence
-    assert "no difference measured in test accuracy" in sentence
-    assert choice.startswith("BDropDML or SDropDML, under R-Block? no difference measured in test")
+    assert sentence.startswith("R-Block, SDropDML against SDropDML: no difference measured in test")
+    assert "better in sub-model disagreement by 4." in sentence
+    assert choice.startswith("BDropDML or SDropDML, under R-Block? No difference from R-Block, BD")
+    assert "in test accuracy was measured for R-Block, SDropDML" in choice
+    assert "in sub-model disagreement was measured for R-Block, SDropDML" in choice
     one_seed = agreement(make_results(seeds=1))
-    assert all("not testable" in sentence for sentence in one_seed["sentences"])
+    assert "can't be tested" in one_seed["sentences"][0] and one_seed["test"] == ""
+    assert all("not testable in" in sentence for sentence in one_seed["sentences"][1:])
+    # One reason for all the measures, said once.
+    assert all(sentence.count("a test needs") == 1 for sentence in one_seed["sentences"][1:])
 
 
 def test_plain_has_no_sub_models_but_a_gap():

@@ -1,7 +1,5 @@
 """`keras-swapout evaluate`: numbers, grouping, interruption, errors and the page."""
 
-import html
-import io
 import json
 import re
 import sys
@@ -10,12 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-for package in ("cv2", "jinja2", "matplotlib", "rich", "scipy", "skimage", "sklearn"):
-    pytest.importorskip(package, reason='pip install "keras-swapout[pilot]"')
-pytest.importorskip("tensorflow_datasets", reason='pip install "keras-swapout[pilot]"')
+from keras_swapout.study.packages import EVALUATE
 
+for package in EVALUATE:
+    pytest.importorskip(package, reason='pip install "keras-swapout[pilot]"')
+
+from pages import printed, read  # noqa: E402
 from PIL import Image  # noqa: E402
-from rich.console import Console  # noqa: E402
 from scipy import stats  # noqa: E402
 from sklearn import metrics as sk  # noqa: E402
 
@@ -27,6 +26,7 @@ from keras_swapout.study.evaluate import evaluate, loading, measures, report, ru
 from keras_swapout.study.evaluate.compare import compare  # noqa: E402
 from keras_swapout.study.evaluate.options import Options  # noqa: E402
 from keras_swapout.study.measuring.corruptions import corrupt  # noqa: E402
+from keras_swapout.study.measuring.statistics import holm  # noqa: E402
 
 NAMES = ("gaussian_noise", "brightness")
 QUICK = {"data": "digits", "samples": 4, "severities": [1, 5], "corruption_images": 60}
@@ -81,11 +81,6 @@ def files(tmp_path_factory, digits):
 def finished(files, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluation") / "out"
     return evaluate(files, **QUICK, out=out), out
-
-
-def text_of(path):
-    page = path.read_text(encoding="utf-8")
-    return page, re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", page)))
 
 
 # --- results -------------------------------------------------------------------------------------
@@ -171,7 +166,7 @@ def test_comparisons_are_over_networks_or_images(finished):
         ("noisy, deterministic", "noisy, recalibrated", "images"),
         ("noisy, deterministic", "noisy, stochastic T=4", "images"),
     ]
-    assert re.search(r"95 % interval over images −?\d+\.\d to −?\d+\.\d;", comparison["answer"])
+    assert re.search(r"over 60 images −?\d+\.\d to −?\d+\.\d;", comparison["answer"])
     plain = comparison["rows"]["plain, deterministic"]["measures"]["accuracy"]
     assert len(plain["values"]) == 2 and plain["sd"] == pytest.approx(
         np.std(plain["values"], ddof=1)
@@ -191,23 +186,20 @@ def test_stochastic_inference_is_that_of_predict(finished, files, digits):
 @pytest.mark.tensorflow
 def test_page_and_terminal(finished):
     results, out = finished
-    page, text = text_of(out / "report.html")
+    reader = read(out / "report.html")
     comparison = results["comparison"]
     for words in (comparison["answer"], *comparison["details"], comparison["test"]):
-        assert words in text
+        assert words in reader.text
+    assert "keras-swapout evaluate" in reader.text and "--severities 1 5" in reader.text
+    assert "Confidence (%)" in reader.text and "Coverage: images predicted" in reader.text
+    assert reader.tags.count("img") == 1 + 2 * len(NAMES)
+    assert sum(url.startswith("data:image/png") for url in reader.fetched) == 1 + 2 * len(NAMES)
+    assert reader.tags.count("svg") == 3
+    terminal = " ".join(printed(report.make_page(results), 80, 120).split())
+    assert "A way against deterministic inference, a model against plain: ▲" in terminal
     for one in comparison["comparisons"]:
-        assert one["sentence"] in text
-    assert "keras-swapout evaluate" in text and "--severities 1 5" in text
-    assert "Confidence (%)" in page and "Coverage: images predicted" in page
-    assert page.count("<img ") == 1 + 2 * len(NAMES)
-    assert page.count('src="data:image/png;base64,') == page.count("<img ")
-    assert not re.search(r"<script|https?://|@import|\bnan\b", page)
-    for width in (80, 120):
-        stream = io.StringIO()
-        report.print_table(results, Console(file=stream, width=width))
-        lines = stream.getvalue().splitlines()
-        assert max(map(len, lines)) <= width and "…" not in stream.getvalue()
-        assert "stochastic" in stream.getvalue()
+        assert one["sentence"] in reader.text and one["sentence"] in terminal
+    assert comparison["test"] in terminal and "stochastic T=4" in terminal
 
 
 # --- interruption --------------------------------------------------------------------------------
@@ -426,7 +418,7 @@ def test_every_image_of_a_folder(folder, tmp_path):
     assert results["data"]["image_shape"] == [8, 8, 3]  # the model's input
     assert list(results["rows"]) == ["a, deterministic"]
     assert "there is nothing to compare" in results["comparison"]["answer"]
-    _, text = text_of(tmp_path / "o" / "report.html")
+    text = read(tmp_path / "o" / "report.html").text
     assert "left out: with --split all there are no training images" in text
 
 
@@ -505,19 +497,27 @@ def test_published_corruptions_are_used_where_they_are(monkeypatch):
 # --- sentences -----------------------------------------------------------------------------------
 
 
-def compared(gains, seeds=1, size=40, noise=0.1):
-    """A comparison of models whose accuracy under corruption differs by `gains`."""
+def compared(gains, seeds=1, size=40, noise=0.1, ways=()):
+    """A comparison of models whose accuracy under corruption differs by `gains`.
+
+    `ways` are gains of inference that isn't deterministic, for every model.
+    """
     rng = np.random.default_rng(0)
-    rows = {f"{name}, deterministic": {"model": name, "way": "deterministic"} for name in gains}
-    runs, images = [], {}
-    for (name, gain), row in zip(gains.items(), rows, strict=True):
-        values = 0.5 + gain + noise * rng.normal(size=(seeds, size))
-        images[row] = {"corrupted_accuracy": values.mean(axis=0)}
-        runs += [
-            {"row": row, "seed": s, "corrupted": {"accuracy": float(v.mean())}, "name": name}
-            for s, v in enumerate(values)
-        ]
-    return compare(rows, runs, images), images
+    rows, runs, images = {}, [], {}
+    for name, gain in gains.items():
+        base = 0.5 + gain + noise * rng.normal(size=(seeds, size))
+        for number, more in enumerate((0, *ways)):
+            way = f"stochastic T={number}" if number else "deterministic"
+            values = base + more + (noise / 10 * rng.normal(size=(seeds, size)) if number else 0)
+            rows[f"{name}, {way}"] = {"model": name, "way": way}
+            images[f"{name}, {way}"] = {"corrupted_accuracy": values.mean(axis=0)}
+            runs += [
+                {"row": f"{name}, {way}", "seed": s, "corrupted": {"accuracy": float(v.mean())}}
+                for s, v in enumerate(values)
+            ]
+    found = compare(rows, runs, images)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    return found, images
 
 
 @pytest.mark.tensorflow
@@ -527,46 +527,74 @@ def test_a_better_model():
     row = one["measures"]["corrupted_accuracy"]
     first, second = (values["corrupted_accuracy"] for values in images.values())
     expected = stats.ttest_rel(second, first)
-    assert row["p"] == pytest.approx(expected.pvalue)
+    assert row["p"] == pytest.approx(expected.pvalue) and row["n"] == [40, 40]
     assert (row["low"], row["high"]) == pytest.approx(expected.confidence_interval())
-    assert found["answer"].startswith("Accuracy under corruption goes up with b: by ")
-    assert "over images" in found["answer"] and "not other training runs" in found["details"][-1]
+    assert found["answer"].startswith(
+        f"Better than a in accuracy under corruption: b by {100 * row['difference']:.1f} points "
+        f"(95 % interval over 40 images {100 * row['low']:.1f} to {100 * row['high']:.1f}; "
+    )
+    assert "not other training runs" in found["details"][-1]
+    assert "Paired t-tests over images" in found["test"] and "corruptions" in found["test"]
+    assert one["sentence"].startswith("b against a: better in accuracy under corruption by ")
 
 
 @pytest.mark.tensorflow
-def test_welch_over_seeds():
-    found, _ = compared({"a": 0, "b": 0.2}, seeds=4)
-    row = found["comparisons"][0]["measures"]["corrupted_accuracy"]
-    values = [row["measures"]["corrupted_accuracy"]["values"] for row in found["rows"].values()]
-    assert row["p"] == pytest.approx(stats.ttest_ind(*values, equal_var=False).pvalue)
-    assert found["comparisons"][0]["n"] == [4, 4]
-    assert "95 % interval over networks" in found["answer"]
+def test_welch_over_seeds_and_pairs_of_ways():
+    found, _ = compared({"a": 0, "b": 0.2}, seeds=4, ways=[0.1])
+    values = {
+        name: row["measures"]["corrupted_accuracy"]["values"] for name, row in found["rows"].items()
+    }
+    a, a_many, b, b_many = values.values()
+    expected = [
+        stats.ttest_ind(a, b, equal_var=False),
+        stats.ttest_rel(a, a_many),
+        stats.ttest_rel(b, b_many),
+    ]
+    rows = [one["measures"]["corrupted_accuracy"] for one in found["comparisons"]]
+    assert [row["p"] for row in rows] == pytest.approx([test.pvalue for test in expected])
+    assert [row["p_adjusted"] for row in rows] == pytest.approx(holm([row["p"] for row in rows]))
+    assert all(row["n"] == [4, 4] for row in rows)
+    assert "95 % interval over 4 networks" in found["answer"]
+    assert "over the trained networks" in found["details"][-1]
+    (ways,) = [line for line in found["details"] if line.startswith("The way of inference changes")]
+    assert "a, stochastic T=1, +9.9 points" in ways and "b, stochastic T=1, +10.0" in ways
+    sentence = found["comparisons"][1]["sentence"]
+    assert sentence.startswith("a, stochastic T=1 against deterministic inference: better in")
+    assert "Welch t-tests over networks and paired t-tests over networks" in found["test"]
+
+
+@pytest.mark.tensorflow
+def test_ways_of_one_model():
+    found, _ = compared({"a": 0}, ways=[0.1, -0.1])
+    assert found["answer"].startswith(
+        "Better than deterministic inference in accuracy under corruption: a, stochastic T=1 by"
+    )
+    assert found["details"][0].startswith("Worse: a, stochastic T=2 by ")
+    assert "for this trained network" in found["details"][-1]
+    none, _ = compared({"a": 0, "b": 0.2}, ways=[0.0])
+    assert any("No way of inference made a measured difference" in d for d in none["details"])
 
 
 @pytest.mark.tensorflow
 def test_worse_and_mixed_and_equal():
-    assert compared({"a": 0, "b": -0.2})[0]["answer"].startswith(
-        "Accuracy under corruption goes down with b: by "
-    )
+    worse, _ = compared({"a": 0, "b": -0.2})
+    assert worse["answer"].startswith("Worse than a in accuracy under corruption: b by ")
     found, _ = compared({"a": 0, "b": -0.2, "c": 0.2, "d": 0.0})
-    assert "goes up with c: by" in found["answer"] and "b" not in found["answer"].split("c: ")[0]
-    assert found["details"][0].startswith("It goes down with: b, −")
-    assert "No difference in it was measured for: d" in found["details"][1]
-    same, _ = compared({"a": 0, "b": 0}, noise=0)
-    assert same["answer"].startswith("No difference in accuracy under corruption was measured: b")
-    odd, _ = compared({"a": 0, "b": 0.1}, noise=0)
-    assert "can't be tested" in odd["answer"]
-    many, _ = compared({"a": 0} | {f"b{i}": 0.2 for i in range(6)})
-    assert "; and 2 more." in many["answer"]
-
-
-@pytest.mark.tensorflow
-def test_holm_is_over_the_comparisons():
-    found, _ = compared({"a": 0, "b": 0.02, "c": 0.02})
-    rows = [one["measures"]["corrupted_accuracy"] for one in found["comparisons"]]
-    assert min(row["p_adjusted"] for row in rows) == pytest.approx(
-        min(1, 2 * min(row["p"] for row in rows))
+    assert found["answer"].startswith("Better than a in accuracy under corruption: c by ")
+    assert "b by" not in found["answer"] and found["details"][0].startswith("Worse: b by ")
+    assert (
+        found["details"][1] == "No difference measured: d." and "not ruled" in found["details"][2]
     )
+    same, _ = compared({"a": 0, "b": 0}, noise=0)
+    assert same["answer"].startswith("No difference from a in accuracy under corruption was")
+    assert "for b: 0.0 points" in same["answer"] and "same value" in same["answer"]
+    odd, _ = compared({"a": 0, "b": 0.1}, noise=0)
+    assert "can't be tested: b (the difference is the same for every image" in odd["answer"]
+    many, _ = compared({"a": 0} | {f"b{i}": 0.2 for i in range(6)})
+    assert many["answer"].endswith(" and 2 more.")
+    alone, _ = compared({"a": 0})
+    assert "Accuracy under corruption is " in alone["answer"] and alone["test"] == ""
+    assert "95 % interval over images" in alone["answer"]
 
 
 # --- command -------------------------------------------------------------------------------------

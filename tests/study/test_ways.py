@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
+pytest.importorskip("statsmodels")
 
 from scipy import stats
 
@@ -96,12 +97,14 @@ def test_ways_are_compared_in_pairs_with_holm_over_the_comparisons():
     order = np.argsort(p)
     adjusted = np.empty(3)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(np.array([3, 2, 1]) * np.array(p)[order]))
+    contrasts = {one["second"][:2]: one["measures"]["nll"] for one in found["contrasts"]}
+    assert list(contrasts) == [("swapout", way) for way in WAYS[1:]]
+    np.testing.assert_allclose([row["p_adjusted"] for row in contrasts.values()], adjusted)
     rows = found["methods"]["swapout"]
-    np.testing.assert_allclose(
-        [rows[way]["measures"]["nll"]["p_adjusted"] for way in WAYS[1:]], adjusted
-    )
-    assert rows[WAYS[0]]["measures"]["nll"]["p"] is None
+    for way in WAYS:
+        assert rows[way]["measures"]["nll"]["values"] == values(results, way, "nll")
     assert rows["stochastic T=30"]["cost"] == 2 and rows["recalibrated"]["once"] == 9
+    assert "Paired" in found["test"] and "3 comparisons" in found["test"]
     # The spread between networks is ten times that of a way, and no matter in pairs.
     assert any("recalibrated against deterministic" in s for s in found["sentences"])
 
@@ -117,6 +120,19 @@ def test_no_gap_is_called_none():
     sentences = inference(make_results(gains=(0.0, 0.1, 0.0, -0.05)))["sentences"]
     assert any("no such gap to close" in s for s in sentences)
     assert not any("closes" in s for s in sentences)
+
+
+def test_ways_without_a_difference_are_named_by_method():
+    results = make_results(gains=(0.0, 0.0, 0.08, 0.08))
+    sentences = inference(results)["sentences"]
+    assert sentences[-1].endswith("inference was established for Swapout (recalibrated).")
+
+
+def test_a_run_that_diverged_is_left_out():
+    results = make_results()
+    results["runs"][1]["inference"]["stochastic T=5"]["nll"] = float("nan")
+    found = inference(results)
+    assert all(row["n"] == [4, 4] for one in found["contrasts"] for row in one["measures"].values())
 
 
 def test_runs_of_an_older_pilot_have_no_ways():

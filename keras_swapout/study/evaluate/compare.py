@@ -8,24 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.study.evaluate import verdicts
-from keras_swapout.study.evaluate.measures import COMPARED, MEASURES
-from keras_swapout.study.measuring.measure import (
-    BETTER,
-    NO_DIFFERENCE,
-    NOT_TESTABLE,
-    WORSE,
-    Measure,
-)
-from keras_swapout.study.measuring.statistics import (
-    ALPHA,
-    holm,
-    mean_interval,
-    paired,
-    spread,
-    welch,
-)
+from keras_swapout.study.evaluate.measures import COMPARED, MEASURES, PRIMARY
+from keras_swapout.study.measuring.comparison import BETTER, WORSE, against, summary
+from keras_swapout.study.measuring.statistics import mean_interval
 from keras_swapout.study.measuring.ways import DETERMINISTIC
+from keras_swapout.study.report.answer import answer, how_tested, sentence
+from keras_swapout.study.report.words import amount, counted, interval_text, lower, value_text
+
+INFERENCE = f"{DETERMINISTIC} inference"
 
 
 def compare(
@@ -51,11 +41,10 @@ def compare(
         - "answer": does accuracy under corruption go up? "details": sentences to go with it;
           "test": how the verdicts were reached.
         - "measures": the measures with a value, as dicts of `Measure`'s attributes.
-        - "rows": name to {"model", "way", "runs", "measures"}, the last one name to {"values",
-          "mean", "sd"}; what does not apply is None.
-        - "comparisons": a list of {"first", "second", "kind": "way" or "model", "over": "networks"
-          or "images", "n", "measures", "sentence"}; the measures name to {"means", "difference"
-          (second minus first), "low", "high", "p", "p_adjusted", "verdict", "reason"}.
+        - "rows": name to {"model", "way", "runs", "measures"}, the last one name to `summary`.
+        - "comparisons": a list as of `against` (both of
+          `keras_swapout.study.measuring.comparison`), with "kind", "way" or "model", and
+          "sentence"; "over" is "networks" or "images".
 
     Example:
 
@@ -65,8 +54,8 @@ def compare(
     >>> images = {"a": {"corrupted_accuracy": np.array([0.5, 0.4, 0.6, 0.5])},
     ...           "b": {"corrupted_accuracy": np.array([0.7, 0.7, 0.8, 0.8])}}
     >>> print(compare(rows, runs, images)["answer"])
-    Accuracy under corruption goes up with b: by 25.0 points against a (95 % interval over images
-    15.8 to 34.2; 75.0 % against 50.0 %).
+    Better than a in accuracy under corruption: b by 25.0 points (95 % interval over 4 images 15.8
+    to 34.2; 75.0 % against 50.0 %, adjusted p = 0.003).
     """
     values = {
         row: {
@@ -75,58 +64,51 @@ def compare(
         }
         for row in rows
     }
-    comparisons = [
-        {
-            "first": first,
-            "second": second,
-            "kind": kind,
-            "over": "networks" if several else "images",
-            "n": _counts(values, images, first, second, several),
-            "measures": {
-                measure.name: _test(
-                    measure,
-                    *(
-                        (values if several else images)[row][measure.name]
-                        for row in (first, second)
-                    ),
-                    same=kind == "way" or not several,
-                )
-                for measure in COMPARED
-                if measure.name in images[first] and measure.name in images[second]
-            },
-        }
-        for kind, first, second in _pairs(rows)
-        for several in [_several(values, first, second)]
-    ]
-    for measure in COMPARED:
-        tested = [
-            row
-            for one in comparisons
-            if (row := one["measures"].get(measure.name)) and row["p"] is not None
-        ]
-        for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
-            row["p_adjusted"] = p
-            better = (row["difference"] > 0) == measure.higher_is_better
-            row["verdict"] = (BETTER if better else WORSE) if p < ALPHA else NO_DIFFERENCE
+
+    def several(row):
+        return len(values[row][PRIMARY.name]) > 1
+
+    def groups(row, measure, over):
+        return (images if over == "images" else values)[row].get(measure.name)
+
+    pairs = []
+    for kind, first, second in _pairs(rows):
+        over = "networks" if several(first) and several(second) else "images"
+        model, way = rows[second]["model"], rows[second]["way"]
+        named = {"model": (model, rows[first]["model"]), "way": (f"{model}, {way}", INFERENCE)}
+        subject, reference = named[kind]
+        pairs.append(
+            {
+                "kind": kind,
+                "first": first,
+                "second": second,
+                "subject": subject,
+                "reference": reference,
+                "over": over,
+                "paired": kind == "way" or over == "images",
+            }
+        )
+    compared = [m for m in COMPARED if all(m.name in images[row] for row in rows)]
+    comparisons = against(pairs, compared, groups)
+    for one in comparisons:
+        one["sentence"] = sentence(one, compared)
     shown = [m for m in MEASURES if any(values[row][m.name] for row in rows)]
-    comparison = {
+    text, details = _answer(rows, values, comparisons, images)
+    return {
         "measures": [dataclasses.asdict(measure) for measure in shown],
         "rows": {
             name: {
                 **row,
                 "runs": sum(run["row"] == name for run in runs),
-                "measures": {m.name: _summary(values[name][m.name]) for m in shown},
+                "measures": {m.name: summary(values[name][m.name]) for m in shown},
             }
             for name, row in rows.items()
         },
         "comparisons": comparisons,
+        "answer": text,
+        "details": details,
+        "test": _how_tested(comparisons),
     }
-    for one in comparisons:
-        one["sentence"] = verdicts.sentence(one, rows)
-    alone = mean_interval(images[next(iter(rows))].get(COMPARED[0].name, ()))
-    comparison["answer"], comparison["details"] = verdicts.answer(comparison, alone)
-    comparison["test"] = verdicts.how_tested(comparison)
-    return comparison
 
 
 def _pairs(rows):
@@ -141,33 +123,76 @@ def _pairs(rows):
     ]
 
 
-def _several(values, first, second):
-    return min(len(values[row][COMPARED[0].name]) for row in (first, second)) > 1
+def _answer(rows, values, comparisons, images):
+    models = [one for one in comparisons if one["kind"] == "model"]
+    ways = [one for one in comparisons if one["kind"] == "way"]
+    text, details = answer(models or ways, PRIMARY)
+    if not text:
+        return _alone(values[next(iter(rows))], images[next(iter(rows))]), []
+    if models and ways:
+        name = lower(PRIMARY.title)
+        found = [one for one in ways if _verdict(one) in (BETTER, WORSE)]
+        said = [
+            f"{one['subject']}, {amount(PRIMARY, _row(one), True, one['over'])}" for one in found
+        ]
+        details.append(
+            f"The way of inference changes {name}: {'; '.join(said)}."
+            if found
+            else f"No way of inference made a measured difference to {name}."
+        )
+    return text, [*details, _scope(models or ways)]
 
 
-def _counts(values, images, first, second, several):
-    if several:
-        return [len(values[row][COMPARED[0].name]) for row in (first, second)]
-    return [len(next(iter(images[row].values()))) for row in (first, second)]
+def _row(one):
+    return one["measures"][PRIMARY.name]
 
 
-def _test(measure: Measure, first, second, same: bool) -> dict[str, Any]:
-    means = float(np.mean(first)), float(np.mean(second))
-    row = {"means": list(means), "difference": means[1] - means[0]}
-    row |= dict.fromkeys(("low", "high", "p", "p_adjusted", "reason"))
-    try:
-        result = (paired if same else welch)(first, second)
-    except ValueError:
-        equal = abs(row["difference"]) < 1e-12
-        row["verdict"] = NO_DIFFERENCE if equal else NOT_TESTABLE
-        row["reason"] = "all values are equal" if equal else "the values have no spread"
-        return row
-    return row | {"low": result.low, "high": result.high, "p": result.p}
+def _verdict(one):
+    return _row(one)["verdict"] if PRIMARY.name in one["measures"] else ""
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "values": list(values),
-        "mean": float(np.mean(values)) if values else None,
-        "sd": spread(values) if len(values) > 1 else None,
-    }
+def _alone(values, images):
+    if not values[PRIMARY.name]:
+        return "Nothing was measured."
+    mean = {name: float(np.mean(own)) for name, own in values.items() if own}
+    text = f"Accuracy under corruption is {value_text(PRIMARY, mean[PRIMARY.name])}"
+    if interval := mean_interval(images.get(PRIMARY.name, ())):
+        text += f" (95 % interval over images {interval_text(PRIMARY, *interval)})"
+    if "accuracy" in mean:
+        text += f", on clean images {value_text(PRIMARY, mean['accuracy'])}"
+    return f"{text}; with one model in one way of inference there is nothing to compare."
+
+
+def _scope(asked):
+    over = {one["over"] for one in asked}
+    count = next((row["n"][0] for one in asked for row in one["measures"].values()), 0)
+    images = f"The interval is over {counted(count, 'image')}"
+    if over == {"images"} and all(one["kind"] == "way" for one in asked):
+        return (
+            f"{images} and for this trained network: it covers other images of the same kind, not "
+            "other training runs."
+        )
+    if over == {"images"}:
+        return (
+            f"{images}: it covers other images of the same kind, but not other training runs. Two "
+            "networks trained alike differ too; with two seeds of each model or more "
+            "(name-seed0.keras, name-seed1.keras, ...) the verdict covers that."
+        )
+    if over == {"networks"}:
+        return "The interval is over the trained networks of each model, on the same images."
+    return (
+        "Where both models have two trained networks or more, the interval is over them; where "
+        "not, it is over images and does not cover other training runs."
+    )
+
+
+def _how_tested(comparisons):
+    text = how_tested(comparisons)
+    if text and any(one["over"] == "images" for one in comparisons):
+        text += (
+            " Under corruption, the difference on an image is the mean over corruptions and "
+            "severities."
+        )
+    if len({one["paired"] for one in comparisons if one["over"] == "networks"}) > 1:
+        text += " Two ways of the same networks are paired, two models are not."
+    return text

@@ -43,6 +43,7 @@ MEASURES = (
         higher_is_better=False,
         unit="%",
         digits=1,
+        terminal=False,
     ),
     Measure(
         "brier",

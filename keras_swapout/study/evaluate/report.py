@@ -1,29 +1,32 @@
-"""An evaluation's report: a table in the terminal, and a page that stands on its own."""
+"""An evaluation's page, as data; `study.report.page` writes it and prints its tables."""
 
 from __future__ import annotations
 
 import base64
 import io
-import shlex
-import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_swapout.study.evaluate.measures import COMPARED
-from keras_swapout.study.measuring.measure import (
-    MARK_COLOURS,
-    MARKS,
-    difference_text,
-    p_text,
-    value_text,
-)
-from keras_swapout.study.report import page, plots
+from keras_swapout.study.evaluate.compare import INFERENCE
+from keras_swapout.study.evaluate.measures import COMPARED, MEASURES
+from keras_swapout.study.measuring.ways import DETERMINISTIC, RECALIBRATED
+from keras_swapout.study.report import plots
 from keras_swapout.study.report.drawing import COLOURS, DASHES, MARKERS, Style
+from keras_swapout.study.report.page import (
+    Facts,
+    Page,
+    Picture,
+    Section,
+    Strips,
+    Text,
+    command,
+    how_measured,
+    shades,
+)
+from keras_swapout.study.report.tables import Row, Table, cell, column
+from keras_swapout.study.report.words import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from keras_swapout.study.evaluate.data import Images
 
 # The settings that the command line takes, in the order to show them.
@@ -39,6 +42,7 @@ OPTIONS = (
     "corruption_images",
     "severities",
     "batch_size",
+    "import",
 )
 SIDE = 96  # pixels of an example on the page, at most
 
@@ -59,119 +63,57 @@ LIMITS = (
 )
 
 
-def print_table(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the answer, a row for each model and way, and what the comparisons found.
-
-    Args:
-        results: of `keras_swapout.study.evaluate.evaluate`.
-        console: where to print; default the standard output. Below 100 columns, deviations go on
-            a line of their own.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = console or Console()
-    text, comparison = page.for_terminal(console), results["comparison"]
-    narrow = console.width < 100
-    console.print()
-    console.print(text(comparison["answer"], "bold"))
-    for sentence in comparison["details"]:
-        console.print(text(sentence))
-    console.print()
-    measures = [measure for measure in comparison["measures"] if measure["terminal"]]
-    if narrow:
-        measures = [measure for measure in measures if measure["name"] != "corrupted_ece"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=narrow)
-    table.add_column("")
-    for measure in measures:
-        heading = _heading(measure) + (f" ({measure['unit']})" if measure["unit"] else "")
-        table.add_column(text("\n".join(textwrap.wrap(heading, 12))), justify="right", no_wrap=True)
-    for row in _rows(comparison):
-        cells = [text(row["title"].replace(", ", ",\n") if narrow else row["title"])]
-        for measure in measures:
-            cell = row["cells"][measure["name"]]
-            content, verdict = text(cell["mean"]), cell["verdict"]
-            parts = [
-                text(f" {MARKS[verdict]}", MARK_COLOURS[verdict]) if verdict else None,
-                text(f"{chr(10) if narrow else ' '}± {cell['sd']}", "dim") if cell["sd"] else None,
-            ]
-            for part in filter(None, parts if narrow else reversed(parts)):
-                content.append(part)
-            cells.append(content)
-        table.add_row(*cells)
-    console.print(table)
-    if comparison["comparisons"]:
-        legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
-        legend += ": a way against deterministic inference, a model against the first one."
-        if len(results["runs"]) > len(results["rows"]):
-            legend += " ± is the standard deviation over seeds."
-        console.print(text(legend))
-        console.print()
-    for one in comparison["comparisons"]:
-        console.print(text(one["sentence"]))
-    if comparison["test"]:
-        console.print()
-        console.print(text(comparison["test"], "dim"))
-
-
-def write_report(results: Mapping[str, Any], examples: Mapping[str, Any] | None, out: Path) -> Path:
-    """Writes `report.html`, one file that needs neither network nor scripts.
+def make_page(results: Mapping[str, Any], examples: Mapping[str, Any] | None = None) -> Page:
+    """The page of an evaluation.
 
     Args:
         results: of `keras_swapout.study.evaluate.evaluate`.
         examples: of `examples`, or None to leave them out.
-        out: the folder; it is made if need be.
-
-    Returns:
-        The path of the page.
     """
     comparison, drawn = results["comparison"], styles(results["rows"])
-    runs = {row: [run for run in results["runs"] if run["row"] == row] for row in drawn}
-    ece = {row: one["measures"]["ece"]["mean"] for row, one in comparison["rows"].items()}
-    figures = {
-        "severities": plots.severities(runs, drawn),
-        "calibration": plots.calibration(runs, drawn, ece),
-        "risk_coverage": plots.risk_coverage(runs, drawn),
-    }
-    first = next(iter(drawn))
-    compared = [*(measure.name for measure in COMPARED), "time"]
-    headings = [(measure, _heading(measure)) for measure in comparison["measures"]]
-    settings = dict(results["settings"])
-    settings.pop("models")
-    path = Path(out) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = page.template(Path(__file__).with_name("report.html.j2")).render(
-        name=results["data"]["name"],
-        comparison=comparison,
-        rows=_rows(comparison),
-        compared=[m for m in headings if m[0]["name"] in compared],
-        others=[m for m in headings if m[0]["name"] not in compared],
-        notes=[(_heading(m), m["note"]) for m in comparison["measures"] if m["note"]],
-        marks=MARKS,
-        classes={"better": "better", "worse": "worse"},
-        styles=drawn,
-        figures={k: page.svg(figure, k) for k, figure in figures.items() if figure is not None},
-        few=plots.FEW,
-        corruptions=page.corruptions(runs, {row: s.title for row, s in drawn.items()}, first),
-        first=first,
-        examples=examples,
-        sizes=results["data"]["sizes"],
-        severities=results["settings"]["severities"],
-        models=results["models"],
-        seeds=sum(len(model["files"]) for model in results["models"].values()),
-        sources=_sources(results["corruptions"]["sources"]),
-        left_out=results["corruptions"]["left_out"],
-        recalibrated=any(row["way"] == "recalibrated" for row in results["rows"].values()),
-        split=results["settings"]["split"],
-        data=page.described(results["data"]),
-        settings=page.flat(settings),
-        environment=page.flat(results["environment"]),
-        command=_command(results),
-        limits=LIMITS,
+    models, name = results["models"], results["data"]["name"]
+    files = [file for model in models.values() for file in model["files"]]
+    settings = {k: v for k, v in results["settings"].items() if k != "models"}
+    again = {**settings, "import": results["imports"] or None}
+    facts = [
+        Facts(
+            "Models",
+            [
+                (model, f"{one['parameters']:,} parameters; {', '.join(one['files'])}")
+                for model, one in models.items()
+            ],
+        ),
+        Facts("Ways of inference", _ways(results)),
+        Facts("Corruptions", _corruptions(results["corruptions"])),
+    ]
+    sizes = results["data"]["sizes"]
+    corruptions = len(results["corruptions"]["sources"])
+    severities = len(settings["severities"])
+    return Page(
+        title=f"Evaluation{f': {name}' if name else ''}",
+        under=f"{counted(len(models), 'model')}"
+        + (f" in {len(files)} files" if len(files) > len(models) else "")
+        + f", {counted(sizes['evaluated'], 'image')}, {sizes['corrupted']:,} of them under "
+        f"{corruptions} corruptions in {severities} severit{'ies' if severities > 1 else 'y'}.",
+        answer=comparison["answer"],
+        details=comparison["details"],
+        sections=[
+            Section("The numbers", _numbers(results, drawn, len(files)), terminal=True),
+            Section(
+                "Comparison by comparison",
+                [Text(one["sentence"], "verdict") for one in comparison["comparisons"]],
+                terminal=True,
+            ),
+            Section("Pictures", _pictures(results, drawn, len(files))),
+            Section("What the corruptions do", _examples(examples)),
+            *how_measured(
+                {**results, "settings": settings},
+                facts,
+                command(["keras-swapout", "evaluate", *files], again, OPTIONS),
+                LIMITS,
+            ),
+        ],
     )
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def styles(rows: Mapping[str, Mapping[str, str]]) -> dict[str, Style]:
@@ -228,59 +170,137 @@ def _png(image):
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _heading(measure):
-    short = {"Negative log likelihood": "NLL", "Calibration error": "ECE"}
-    return next(
-        (measure["title"].replace(k, v) for k, v in short.items() if k in measure["title"]),
-        measure["title"],
-    )
+def _examples(found):
+    if not found:
+        return []
+    strips = [("clean", [found["clean"]])]
+    strips += [(name.replace("_", " "), urls) for name, urls in found["corrupted"].items()]
+    levels = ", ".join(map(str, found["severities"]))
+    word = "severities" if len(found["severities"]) > 1 else "severity"
+    note = f"One of the images, in {word} {levels} from left to right."
+    return [Strips(strips), Text(note, "notes")]
 
 
-def _rows(comparison):
-    """The table's cells as text, for the terminal and the page alike."""
+def _numbers(results, drawn, files):
+    comparison = results["comparison"]
+    present = {measure["name"] for measure in comparison["measures"]}
+    measures = [m for m in MEASURES if m.name in present]
     against = {one["second"]: one["measures"] for one in comparison["comparisons"]}
-    rows = []
-    for name, row in comparison["rows"].items():
-        cells = {}
-        for measure in comparison["measures"]:
-            summary = row["measures"][measure["name"]]
-            found = against.get(name, {}).get(measure["name"])
-            cells[measure["name"]] = {
-                "mean": value_text(measure, summary["mean"], unit=False),
-                "sd": ""
-                if summary["sd"] is None
-                else value_text(measure, summary["sd"], unit=False),
-                "difference": "" if not found else difference_text(measure, found["difference"]),
-                "interval": ""
-                if not found or found["low"] is None
-                else " to ".join(
-                    value_text(measure, found[e], unit=False) for e in ("low", "high")
-                ),
-                "p": p_text(found["p_adjusted"]) if found else "",
-                "verdict": found["verdict"] if found else "",
-            }
-        rows.append({"name": name, "title": name, "runs": row["runs"], "cells": cells})
-    return rows
+    several = files > len(results["models"])
+    first_model = next(iter(results["models"]))
+
+    def table(shown):
+        return Table(
+            "Model, way of inference",
+            list(map(column, shown)),
+            [
+                Row(
+                    name,
+                    [
+                        cell(m, row["measures"][m.name], against.get(name, {}).get(m.name))
+                        for m in shown
+                    ],
+                    counted(row["runs"], "run") if several else "",
+                    drawn[name].colour,
+                )
+                for name, row in comparison["rows"].items()
+            ],
+            against=f"A way against {INFERENCE}, a model against {first_model}",
+            over="the files of a model",
+        )
+
+    first = [m for m in measures if m in COMPARED or m.name in ("ece", "time")]
+    notes = ["Mean ± standard deviation over the files of a model."] if several else []
+    if comparison["comparisons"]:
+        notes.append(
+            "Below it the difference with its 95 % interval in brackets and the verdict with its "
+            "adjusted p-value: of a way from deterministic inference with the same model, of a "
+            f"model from {next(iter(drawn))}."
+        )
+    notes.append(
+        "The negative log likelihood is in nats. “Under corruption” is the mean over all "
+        "corruptions and severities."
+    )
+    return [
+        table(first),
+        Text(" ".join(notes), "notes"),
+        Text(comparison["test"], "test"),
+        "Calibration, and knowing what is wrong",
+        table([m for m in measures if m not in first]),
+        *[Text(f"{m.title}: {m.note}.", "notes") for m in measures if m.note],
+    ]
 
 
-def _sources(sources):
-    """Source to the corruptions that come from it, as text."""
-    found: dict[str, list[str]] = {}
-    for name, source in sources.items():
-        found.setdefault(source, []).append(name.replace("_", " "))
-    return {source: ", ".join(names) for source, names in found.items()}
+def _pictures(results, drawn, files):
+    runs = {row: [run for run in results["runs"] if run["row"] == row] for row in drawn}
+    rows, sizes = results["comparison"]["rows"], results["data"]["sizes"]
+    ece = {row: one["measures"]["ece"]["mean"] for row, one in rows.items()}
+    several = files > len(results["models"])
+    band = ", with a band of one standard deviation over the files of a model" if several else ""
+    first = next(iter(drawn))
+    table = shades("Model, way of inference", runs, drawn, first)
+    return [
+        Picture(
+            "severities",
+            "Accuracy against severity",
+            f"The mean over {len(results['corruptions']['sources'])} corruptions{band}; clean "
+            f"images are all {sizes['evaluated']:,}, corrupted ones {sizes['corrupted']:,} of "
+            "them.",
+            plots.severities(runs, drawn),
+        ),
+        "Corruption by corruption",
+        table,
+        Text(
+            f"Accuracy (%), mean over severities; blue is above {first} and orange below, the "
+            "stronger the further. No single cell is tested.",
+            "notes",
+        ),
+        Picture(
+            "calibration",
+            "Calibration",
+            "On the dashed diagonal a model is right as often as it claims, below it, it is "
+            "overconfident; a dot grows with its bin's share of the clean images, and bins with "
+            f"fewer than {plots.FEW} images are left out (ECE: expected calibration error).",
+            plots.calibration(runs, drawn, ece),
+        ),
+        Picture(
+            "risk_coverage",
+            "Errors against coverage",
+            "If the images that a model is least sure of, by its predictive entropy, go to a "
+            "person, this is the error rate on the rest of the clean images; lower is better, and "
+            "further right is more work done by the model.",
+            plots.risk_coverage(runs, drawn),
+        ),
+    ]
 
 
-def _command(results):
-    settings = results["settings"]
-    words = ["keras-swapout", "evaluate"]
-    for model in results["models"].values():
-        words += model["files"]
-    for name in OPTIONS:
-        value = settings[name]
-        if value is not None:
-            several = value if isinstance(value, list) else [value]
-            words += [f"--{name.replace('_', '-')}", *map(str, several)]
-    if results["imports"]:
-        words += ["--import", *results["imports"]]
-    return shlex.join(words)
+def _ways(results):
+    lines = [(DETERMINISTIC, "one pass without noise, as model.predict")]
+    if any(row["way"] == RECALIBRATED for row in results["rows"].values()):
+        training = results["data"]["sizes"]["train"]
+        said = (
+            "likewise, with the statistics of batch normalisation estimated again from the "
+            f"{training:,} training images without noise"
+        )
+        lines.append((RECALIBRATED, said))
+    elif results["settings"]["split"] == "all":
+        said = (
+            "left out: with --split all there are no training images to estimate the statistics "
+            "of batch normalisation from"
+        )
+        lines.append((RECALIBRATED, said))
+    said = (
+        "mean of T sub-models, each with masks as in training and batch normalisation as at "
+        "inference; for models with a stochastic layer"
+    )
+    return [*lines, ("stochastic", said)]
+
+
+def _corruptions(found):
+    """Source to the corruptions that come from it, and what was left out."""
+    sources: dict[str, list[str]] = {}
+    for name, source in found["sources"].items():
+        sources.setdefault(source, []).append(name.replace("_", " "))
+    lines = [(source, ", ".join(names)) for source, names in sources.items()]
+    left = [("left out", f"{n.replace('_', ' ')}: {why}") for n, why in found["left_out"].items()]
+    return lines + left

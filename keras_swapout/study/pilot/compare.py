@@ -1,41 +1,29 @@
-"""Does any method differ from plain, by more than the luck of the seed?
-
-`compare` turns the runs of a pilot into numbers, tests and sentences.
-"""
+"""Does any method differ from plain, by more than the luck of the seed?"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_swapout.study.measuring.measure import (
-    BETTER,
-    NO_DIFFERENCE,
-    NOT_TESTABLE,
-    WORSE,
-    Measure,
-    at,
-    counted,
-)
-from keras_swapout.study.measuring.statistics import ALPHA, holm, spread, welch
-from keras_swapout.study.pilot import verdicts
+from keras_swapout.study.measuring.comparison import BETTER, WORSE, against, summary
+from keras_swapout.study.measuring.measure import Measure, at
 from keras_swapout.study.pilot.agreement import agreement
 from keras_swapout.study.pilot.inference import inference
 from keras_swapout.study.pilot.measures import MEASURES, PRIMARY
-from keras_swapout.study.pilot.verdicts import BASELINE
+from keras_swapout.study.report.answer import answer, how_tested, sentence
+from keras_swapout.study.report.words import counted, listed, lower, size_text, value_text
+
+BASELINE = "plain"
 
 
 def compare(results: Mapping[str, Any]) -> dict[str, Any]:
     """Compares every method with plain, measure by measure, over seeds.
 
-    A verdict on a measure is "better" or "worse" when the Welch t-test's p-value (see `welch`),
-    corrected by Holm's method over the methods of that measure (see `holm`), is below 0.05;
-    otherwise "no difference measured"; or "not testable", with the reason. Two groups without any
-    spread are "no difference measured" if equal, else "not testable".
+    By Welch's t-test, with Holm's correction over the methods within each measure.
 
     Args:
         results: what a pilot measured. Read here: `methods` (name to title, in order), `runs`
@@ -44,85 +32,96 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
             count as missing.
 
     Returns:
-        Plain dicts and lists, ready for JSON:
+        A dict:
 
         - `answer`: the overall answer, one sentence; `details`: sentences to go with it.
         - `test`: how the verdicts were reached, and what they do not cover.
-        - `baseline`, `alpha`, `test_images` and `resolution`, the binomial standard error of an
-          accuracy on that many images (None if the number is unknown).
-        - `measures`: the measures with at least one value, as dicts of `Measure`'s attributes.
+        - `resolution`: the binomial standard error of an accuracy on that many `test_images`
+          (None if the number is unknown).
+        - `measures`: those with at least one value.
         - `methods`: name to `title`, `runs` (how many), `verdict` (sentences), `cost` (the
-          method's timing, or None) and `measures`: name to `values`, `n`, `mean`, `sd`,
-          `difference`, `low`, `high`, `p`, `p_adjusted`, `verdict`, `reason`; what does not
-          apply is None.
-        - `agreement`: see `keras_swapout.study.pilot.agreement`.
-        - `inference`: see `keras_swapout.study.pilot.inference`.
+          method's timing, or None), `measures` (name to its `summary`) and `against` (name to its
+          `contrast` with plain), both of `keras_swapout.study.measuring.comparison`.
+        - `agreement` and `inference`: see the modules of these names.
 
     Raises:
         ValueError: a run names a method that is not in `methods`, or two runs have the same
             method and seed.
 
     Example:
-        >>> runs = [
-        ...     {"method": method, "seed": seed, "test": {"accuracy": accuracy}}
-        ...     for method, accuracies in {"plain": (0.90, 0.91), "swapout": (0.95, 0.96)}.items()
-        ...     for seed, accuracy in enumerate(accuracies)
-        ... ]
-        >>> titles = {"plain": {"title": "Plain"}, "swapout": {"title": "Swapout"}}
-        >>> comparison = compare({"methods": titles, "runs": runs})
-        >>> print(comparison["methods"]["swapout"]["verdict"])
-        Swapout: test accuracy is better by 5.0 points (95 % interval 2.0 to 8.0; 95.5 % against
-        90.5 %, adjusted p = 0.019).
+
+    >>> runs = [
+    ...     {"method": method, "seed": seed, "test": {"accuracy": accuracy}}
+    ...     for method, accuracies in {"plain": (0.90, 0.91), "swapout": (0.95, 0.96)}.items()
+    ...     for seed, accuracy in enumerate(accuracies)
+    ... ]
+    >>> titles = {"plain": {"title": "Plain"}, "swapout": {"title": "Swapout"}}
+    >>> comparison = compare({"methods": titles, "runs": runs})
+    >>> print(comparison["methods"]["swapout"]["verdict"])
+    Swapout against plain: better in test accuracy by 5.0 points (95 % interval 2.0 to 8.0;
+    95.5 % against 90.5 %, adjusted p = 0.019).
     """
     runs = _runs_by_method(results)
     size = at(results, "data.sizes.test")
-    measures = []
-    for measure in MEASURES:
-        if any(measure.read(run) is not None for run in results["runs"]):
-            fine = measure.unit == "%" and size is not None and size >= 2000
-            measures.append(dataclasses.asdict(measure) | {"digits": measure.digits + fine})
-
-    comparison: dict[str, Any] = {
-        "answer": "",
-        "details": [],
-        "test": "",
-        "baseline": BASELINE,
-        "alpha": ALPHA,
-        "test_images": None if size is None else int(size),
-        "resolution": None,
-        "measures": measures,
-        "methods": {
-            name: {
-                "title": str(method.get("title", name)),
-                "runs": len(runs[name]),
-                "verdict": "",
-                "cost": (results.get("timing") or {}).get("methods", {}).get(name),
-                "measures": {},
-            }
-            for name, method in results["methods"].items()
-        },
+    fine = size is not None and size >= 2000
+    measures = [
+        dataclasses.replace(measure, digits=measure.digits + (fine and measure.unit == "%"))
+        for measure in MEASURES
+        if any(measure.read(run) is not None for run in results["runs"])
+    ]
+    values = {
+        name: {
+            m.name: [v for run in runs[name] if (v := m.read(run)) is not None] for m in measures
+        }
+        for name in runs
     }
-    for measure in MEASURES:
-        if any(shown["name"] == measure.name for shown in measures):
-            values = {
-                name: [value for run in runs[name] if (value := measure.read(run)) is not None]
-                for name in runs
-            }
-            for name, row in _test(measure, values).items():
-                comparison["methods"][name]["measures"][measure.name] = row
+    methods = {
+        name: {
+            "title": str(method.get("title", name)),
+            "runs": len(runs[name]),
+            "verdict": "",
+            "cost": (results.get("timing") or {}).get("methods", {}).get(name),
+            "measures": {m.name: summary(values[name][m.name]) for m in measures},
+            "against": {},
+        }
+        for name, method in results["methods"].items()
+    }
+    pairs = [
+        {
+            "first": BASELINE,
+            "second": name,
+            "subject": method["title"],
+            "reference": BASELINE,
+            "over": "seeds",
+            "paired": False,
+        }
+        for name, method in methods.items()
+        if name != BASELINE and BASELINE in methods
+    ]
+    comparisons = against(pairs, measures, lambda name, measure, over: values[name][measure.name])
+    for one in comparisons:
+        methods[one["second"]]["against"] = one["measures"]
+    resolution = _resolution(methods, size)
+    most = max((method["runs"] for method in methods.values()), default=0)
+    for name, method in methods.items():
+        method["verdict"] = " ".join(
+            _verdict(name, methods, comparisons, measures, most, resolution)
+        )
+    text, details = _answer(methods, comparisons, measures, resolution)
+    return {
+        "answer": text,
+        "details": details,
+        "test": _how_tested(comparisons, measures, size, resolution),
+        "test_images": None if size is None else int(size),
+        "resolution": resolution,
+        "measures": measures,
+        "methods": methods,
+        "agreement": agreement(results),
+        "inference": inference(results),
+    }
 
-    comparison["resolution"] = _resolution(comparison)
-    comparison["test"] = verdicts.how_tested(comparison)
-    most = max((method["runs"] for method in comparison["methods"].values()), default=0)
-    for name, method in comparison["methods"].items():
-        method["verdict"] = " ".join(verdicts.verdict(name, comparison, most))
-    comparison["answer"], comparison["details"] = verdicts.answer(comparison)
-    comparison["agreement"] = agreement(results)
-    comparison["inference"] = inference(results)
-    return comparison
 
-
-def _runs_by_method(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def _runs_by_method(results):
     runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in results["methods"]}
     seen = set()
     for run in results["runs"]:
@@ -137,57 +136,130 @@ def _runs_by_method(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, A
     return runs
 
 
-def _test(measure: Measure, values: Mapping[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """Every method's row for one measure."""
-    rows = {}
-    base = values.get(BASELINE, [])
-    for name, own in values.items():
-        row = dict.fromkeys(
-            ("difference", "low", "high", "p", "p_adjusted", "verdict", "reason"), None
-        )
-        row |= {
-            "values": own,
-            "n": len(own),
-            "mean": float(np.mean(own)) if own else None,
-            "sd": spread(own) if len(own) > 1 else None,
-        }
-        rows[name] = row
-        if name == BASELINE:
-            continue
-        if own and base:
-            row["difference"] = float(np.mean(own) - np.mean(base))
-        row["verdict"] = NOT_TESTABLE
-        if BASELINE not in values:
-            row["reason"] = "plain was not run"
-        elif len(base) < 2:
-            row["reason"] = f"plain has {counted(len(base), 'run')} and a test needs two"
-        elif len(own) < 2:
-            row["reason"] = f"it has {counted(len(own), 'run')} and a test needs two"
-        elif spread(own) or spread(base):
-            result = welch(base, own)
-            row |= {"p": result.p, "low": result.low, "high": result.high}
-        elif not spread([np.mean(own), np.mean(base)]):
-            row["verdict"] = NO_DIFFERENCE
-            row["reason"] = "every run of both gave the same value"
-        else:
-            row["reason"] = "no spread over the seeds on either side, so the t-test is undefined"
-    tested = [row for row in rows.values() if row["p"] is not None]
-    for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p_adjusted"] = adjusted
-        improved = (row["difference"] > 0) == measure.higher_is_better
-        row["verdict"] = (BETTER if improved else WORSE) if adjusted < ALPHA else NO_DIFFERENCE
-    return rows
-
-
-def _resolution(comparison: Mapping[str, Any]) -> float | None:
-    size = comparison["test_images"]
+def _resolution(methods, size):
     means = {
-        name: row["mean"]
-        for name, method in comparison["methods"].items()
-        if (row := method["measures"].get(PRIMARY.name)) and row["mean"] is not None
+        name: method["measures"][PRIMARY.name]["mean"]
+        for name, method in methods.items()
+        if method["measures"].get(PRIMARY.name, {"mean": None})["mean"] is not None
     }
     if not size or not means:
         return None
     accuracy = means.get(BASELINE, float(np.mean(list(means.values()))))
     # At accuracy 1 the formula gives zero, but no test set resolves less than one image.
     return max(math.sqrt(accuracy * (1 - accuracy) / size), 1 / size)
+
+
+def _answer(methods, comparisons, measures, resolution):
+    start = "On this data, at this budget,"
+    finished = [one for one in comparisons if methods[one["second"]]["runs"]]
+    if not any(measure.name == PRIMARY.name for measure in measures):
+        return f"{start} nothing was measured: no run finished with a test accuracy.", []
+    if BASELINE not in methods:
+        return f"{start} nothing can be compared, since plain was not run.", []
+    if not finished:
+        return f"{start} only plain was run: there is nothing to compare it with.", []
+    primary = measures[0]
+    text, details = answer(finished, primary, "methods")
+    small = [one["subject"] for one in finished if _small(one["measures"], resolution, BETTER)]
+    if small:
+        details.append(_caveat(f"For {listed(small)} the gain is", primary, resolution))
+    for measure in measures[1:]:
+        found = [
+            f"{verdict} with {listed(who)}"
+            for verdict in (BETTER, WORSE)
+            if (who := [o["subject"] for o in finished if _is(o, measure, verdict)])
+        ]
+        alone = any(_is(o, measure, BETTER) and not _is(o, primary, BETTER) for o in finished)
+        caveat = f" ({measure.caveat})" if alone and measure.caveat else ""
+        details += [f"{measure.title} is {'; '.join(found)}{caveat}."] if found else []
+    unfinished = [method["title"] for method in methods.values() if not method["runs"]]
+    details += [f"No finished runs: {listed(unfinished)}."] if unfinished else []
+    return f"{start} {lower(text)}", details
+
+
+def _is(one, measure, verdict):
+    return one["measures"][measure.name]["verdict"] == verdict
+
+
+def _small(rows, resolution, *verdicts):
+    """Whether a measured difference in accuracy is less than the test set resolves."""
+    row = rows.get(PRIMARY.name)
+    return (
+        row is not None
+        and resolution is not None
+        and row["verdict"] in verdicts
+        and abs(row["difference"]) < resolution
+    )
+
+
+def _caveat(start, primary, resolution):
+    return (
+        f"{start} less than the test set's own standard error of "
+        f"{size_text(primary, resolution)}, so other images may not show it."
+    )
+
+
+def _verdict(name, methods, comparisons, measures, most, resolution):
+    """One method's sentences."""
+    method = methods[name]
+    title = method["title"]
+    if not method["runs"]:
+        return [f"{title}: no finished runs."]
+    sentences = []
+    if name == BASELINE or BASELINE not in methods:
+        own = method["measures"].get(PRIMARY.name)
+        if own is None or own["mean"] is None:
+            sentences.append(f"{title}: no test accuracy was measured.")
+        else:
+            spread = "" if own["sd"] is None else f" ± {value_text(measures[0], own['sd'], False)}"
+            mean = value_text(measures[0], own["mean"], unit=False)
+            role = {1: "there is nothing to compare it with", 2: "the other is compared with it"}
+            role = role.get(len(methods), "the others are compared with it")
+            if name != BASELINE:
+                role = "there is nothing to compare it with, since plain was not run"
+            seeds = counted(own["n"], "seed")
+            sentences.append(f"{title}: test accuracy {mean}{spread} % over {seeds}; {role}.")
+    else:
+        one = next(one for one in comparisons if one["second"] == name)
+        sentences.append(sentence(one, measures))
+        if _small(one["measures"], resolution, BETTER, WORSE):
+            sentences.append(_caveat("The difference in accuracy is", measures[0], resolution))
+    if method["runs"] < most:  # a run that diverged is left out of the means and must not vanish
+        sentences.append(f"Only {method['runs']} of {most} runs finished.")
+    missing = [
+        f"{lower(m.title)} {method['runs'] - method['measures'][m.name]['n']} of {method['runs']}"
+        for m in measures
+        if method["measures"][m.name]["n"] < method["runs"]
+    ]
+    if missing:
+        sentences.append(
+            f"Runs left out for want of a finite value, diverged perhaps: {listed(missing)}."
+        )
+    step, inference = (_ratio(method["cost"], what) for what in ("train_step", "inference"))
+    if step and name != BASELINE:
+        then = f"; inference costs {inference}" if inference else ""
+        sentences.append(f"A training step costs {step} times plain's{then}.")
+    return sentences
+
+
+def _ratio(cost, what):
+    """ "1.06 (quartiles 1.02 to 1.10)", or "" where it was not measured."""
+    middle, low, high = ((cost or {}).get(f"{what}_ratio{end}") for end in ("", "_low", "_high"))
+    if middle is None:
+        return ""
+    return f"{middle:.2f}" + (
+        "" if None in (low, high) else f" (quartiles {low:.2f} to {high:.2f})"
+    )
+
+
+def _how_tested(comparisons: Sequence[Any], measures: Sequence[Measure], size, resolution) -> str:
+    text = (
+        f"{how_tested(comparisons)} The spread is over initial weights, batch order and masks, "
+        "with the split fixed, so it says nothing about other test images."
+    )
+    if resolution is not None:
+        text += (
+            f" A test set of {counted(int(size), 'image')} itself resolves an accuracy to "
+            f"±{size_text(measures[0], resolution)} (one binomial standard error)."
+        )
+    return text.strip()

@@ -7,15 +7,15 @@ is paired over the seeds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_swapout.study.measuring.statistics import ALPHA, holm, paired, spread
+from keras_swapout.study.measuring.comparison import BETTER, WORSE, against, summary
 from keras_swapout.study.measuring.ways import DETERMINISTIC, RECALIBRATED
 from keras_swapout.study.pilot.measures import MEASURES
-from keras_swapout.study.pilot.verdicts import changes
+from keras_swapout.study.report.answer import how_tested, sentence
 
 #: Read from one way's entry in a run.
 QUALITY = tuple(dataclasses.replace(measure, path=measure.name) for measure in MEASURES[:3])
@@ -37,15 +37,14 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
         results: what a pilot measured.
 
     Returns:
-        None where no run has such figures; else a dict:
+        None where no run has such figures, all of them finite; else a dict:
 
         - "ways": the names, in order;
-        - "measures": the entries of `QUALITY`, as dicts;
         - "methods": name to way to {"cost": time of a prediction relative to deterministic, median
-          over seeds, "once": seconds spent beforehand, or None, "measures": name to {"values",
-          "mean", "sd", "means" (deterministic, this one), "difference", "low", "high", "p",
-          "p_adjusted"}};
-        - "sentences".
+          over seeds, "once": seconds spent beforehand, or None, "measures": name of each of
+          `QUALITY` to its `summary`};
+        - "contrasts": as of `against`, both of `keras_swapout.study.measuring.comparison`;
+        - "sentences"; "test": how they were tested.
 
     Example:
 
@@ -63,80 +62,78 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
     ... ]
     >>> found = inference({"methods": {"swapout": {"title": "Swapout"}}, "runs": runs})
     >>> print(found["sentences"][0])
-    Swapout: stochastic T=30 against deterministic: negative log likelihood falls by 0.199
-    (0.508 to 0.309, adjusted p < 0.001); not testable, for want of seeds or of spread: test
-    accuracy, expected calibration error.
+    Swapout, stochastic T=30 against deterministic inference: not testable in test accuracy (the
+    difference is the same for every seed, so it has no spread); better in negative log likelihood
+    by 0.199 (95 % interval 0.197 to 0.201; 0.309 against 0.508, adjusted p < 0.001); no difference
+    measured in expected calibration error (every seed gave both the same value).
     """
-    runs = [run for run in results["runs"] if run.get("inference")]
+    runs = [run for run in results["runs"] if _finite(run.get("inference"))]
     ways = list(dict.fromkeys(way for run in runs for way in run["inference"]))
     if not ways:
         return None
-    methods = {
-        name: {
-            way: _row([run["inference"] for run in runs if run["method"] == name], way)
-            for way in ways
-            if any(run["method"] == name and way in run["inference"] for run in runs)
-        }
-        for name in results["methods"]
-    }
-    methods = {name: rows for name, rows in methods.items() if rows}
-    for measure in QUALITY:
-        rows = [
-            way["measures"][measure.name] for ways_ in methods.values() for way in ways_.values()
+    entries = {
+        (name, way): [
+            run["inference"] for run in runs if run["method"] == name and way in run["inference"]
         ]
-        tested = [row for row in rows if row["p"] is not None]
-        for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
-            row["p_adjusted"] = adjusted
-    sentences, unchanged = [], []
+        for name in results["methods"]
+        for way in ways
+    }
+    entries = {key: found for key, found in entries.items() if found}
+    titles = {name: str(m.get("title", name)) for name, m in results["methods"].items()}
+    pairs = [
+        {
+            "first": (name, way, DETERMINISTIC),
+            "second": (name, way, way),
+            "subject": f"{titles[name]}, {way}",
+            "reference": f"{DETERMINISTIC} inference",
+            "over": "seeds",
+            "paired": True,
+        }
+        for name, way in entries
+        if way != DETERMINISTIC
+    ]
+
+    def values(group, measure, over):
+        name, way, read = group
+        return [measure.read(entry[read]) for entry in entries[name, way]]
+
+    contrasts = against(pairs, QUALITY, values)
+    methods: dict[str, dict[str, Any]] = {}
+    for (name, way), found in entries.items():
+        ratios = [entry[way]["seconds"] / entry[DETERMINISTIC]["seconds"] for entry in found]
+        once = [entry[way]["once"] for entry in found if "once" in entry[way]]
+        methods.setdefault(name, {})[way] = {
+            "cost": float(np.median(ratios)),
+            "once": float(np.median(once)) if once else None,
+            "measures": {m.name: summary(values((name, way, way), m, "")) for m in QUALITY},
+        }
+    sentences = [sentence(one, QUALITY) for one in contrasts if _measured(one)]
     for name, rows in methods.items():
-        title, others = str(results["methods"][name].get("title", name)), []
-        for way, row in rows.items():
-            if any((m["p_adjusted"] or 1) < ALPHA for m in row["measures"].values()):
-                text = changes(QUALITY, row["measures"])
-                sentences.append(f"{title}: {way} against {DETERMINISTIC}: {text}.")
-            elif way != DETERMINISTIC:
-                others.append(way)
-        sentences += _closed(title, rows)
-        unchanged += [f"{title} ({', '.join(others)})"] if others else []
-    if unchanged:
+        sentences += _closed(titles[name], rows)
+    same: dict[str, list[str]] = {}
+    for name, way, _ in (one["second"] for one in contrasts if not _measured(one)):
+        same.setdefault(titles[name], []).append(way)
+    if same:
+        said = "; ".join(f"{title} ({', '.join(its)})" for title, its in same.items())
         sentences.append(
-            f"No difference from {DETERMINISTIC} inference was established for "
-            f"{'; '.join(unchanged)}."
+            f"No difference from {DETERMINISTIC} inference was established for {said}."
         )
     return {
         "ways": ways,
-        "measures": [dataclasses.asdict(measure) for measure in QUALITY],
         "methods": methods,
+        "contrasts": contrasts,
         "sentences": sentences,
+        "test": how_tested(contrasts),
     }
 
 
-def _row(entries: Sequence[Mapping[str, Any]], way: str) -> dict[str, Any]:
-    """One way of one method: its figures over the seeds, and against deterministic inference."""
-    entries = [entry for entry in entries if way in entry]
-    measures = {}
-    for measure in QUALITY:
-        values = [measure.read(entry[way]) for entry in entries]
-        base = [measure.read(entry[DETERMINISTIC]) for entry in entries]
-        row = {
-            "values": values,
-            "mean": float(np.mean(values)),
-            "sd": spread(values) if len(values) > 1 else None,
-            "means": (float(np.mean(base)), float(np.mean(values))),
-            "difference": float(np.mean(values) - np.mean(base)),
-        }
-        row |= dict.fromkeys(("low", "high", "p", "p_adjusted"))
-        if way != DETERMINISTIC and len(values) > 1 and spread(np.subtract(values, base)):
-            test = paired(base, values)
-            row |= {"low": test.low, "high": test.high, "p": test.p}
-        measures[measure.name] = row
-    ratios = [entry[way]["seconds"] / entry[DETERMINISTIC]["seconds"] for entry in entries]
-    once = [entry[way]["once"] for entry in entries if "once" in entry[way]]
-    return {
-        "cost": float(np.median(ratios)),
-        "once": float(np.median(once)) if once else None,
-        "measures": measures,
-    }
+def _finite(ways):
+    """Whether there are figures, and all of them finite, as those of a diverged run are not."""
+    return bool(ways) and all(m.read(way) is not None for way in ways.values() for m in QUALITY)
+
+
+def _measured(one):
+    return any(row["verdict"] in (BETTER, WORSE) for row in one["measures"].values())
 
 
 def _closed(title: str, rows: Mapping[str, Any]) -> list[str]:

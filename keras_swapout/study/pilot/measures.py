@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from keras_swapout.study.measuring.measure import Measure
 
+#: Of the test images at most, for what takes dozens of passes.
+SAMPLED_IMAGES = 2000
+
 # The first one decides the overall answer.
 MEASURES = (
     Measure("accuracy", "Test accuracy", "test.accuracy", unit="%", digits=1),
@@ -32,7 +35,52 @@ MEASURES = (
         unit="%",
         digits=1,
         terminal=False,
-        note="a smaller gap alone is no gain: it also shrinks when training accuracy falls",
+        caveat="a smaller gap alone is no gain: it also shrinks when training accuracy falls",
     ),
 )
 PRIMARY = MEASURES[0]
+
+#: How far sub-models are from the network, and training from inference.
+CONSISTENCY = (
+    Measure(
+        "two_way_kl",
+        "Sub-model divergence",
+        "consistency.two_way_kl",
+        higher_is_better=False,
+        note="mean two-way KL between a sub-model's prediction and the network's, in nats",
+    ),
+    Measure(
+        "disagreement",
+        "Sub-model disagreement",
+        "consistency.disagreement",
+        higher_is_better=False,
+        unit="%",
+        digits=1,
+        note="share of test images on which a sub-model predicts another class than the network",
+    ),
+    Measure(
+        "spread",
+        "Sub-model spread",
+        "consistency.spread",
+        higher_is_better=False,
+        unit="%",
+        digits=2,
+        note="standard deviation of a class's probability over sub-models, on average",
+    ),
+    Measure(
+        "accuracy_gap",
+        "Training gap in accuracy",
+        "consistency.accuracy_gap",
+        higher_is_better=False,
+        unit="%",
+        digits=1,
+        note="difference between training mode and inference, on the same test images",
+    ),
+    Measure(
+        "loss_gap",
+        "Training gap in loss",
+        "consistency.loss_gap",
+        higher_is_better=False,
+        note="likewise, in nats",
+    ),
+)

@@ -13,8 +13,8 @@ import numpy as np
 
 from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import mean_interval
+from keras_swapout.study.pilot.compare import BASELINE
 from keras_swapout.study.pilot.measures import PRIMARY
-from keras_swapout.study.pilot.verdicts import BASELINE
 from keras_swapout.study.report import plots as shared
 from keras_swapout.study.report.drawing import (
     COLOURS,
@@ -214,20 +214,18 @@ def agreement(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
     Arguments and result as for `seeds`.
     """
     found = comparison["agreement"]
-    panels = [m for m in (found or {}).get("measures", ()) if m["name"] in _AGREEMENT]
+    panels = [m for m in (found or {}).get("measures", ()) if m.name in _AGREEMENT]
     if not panels:
         return None
-    rows = {
-        name: row for name, row in found["methods"].items() if row[panels[-1]["name"]]["values"]
-    }
+    rows = {name: row for name, row in found["methods"].items() if row[panels[-1].name]["values"]}
     if not rows:
         return None
     figure, every = new_figure(9.0, 1.0 + 0.33 * len(rows), columns=len(panels), share="rows")
     drawn = styles(results)
     for axes, measure in zip(every, panels, strict=True):
-        scale = 100 if measure["unit"] == "%" else 1
+        scale = 100 if measure.unit == "%" else 1
         for place, (name, row) in enumerate(rows.items()):
-            summary, colour = row[measure["name"]], drawn[name].colour
+            summary, colour = row[measure.name], drawn[name].colour
             if not summary["values"]:
                 continue
             values = scale * np.array(summary["values"])
@@ -242,8 +240,8 @@ def agreement(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
                 zorder=3,
             )
         axes.set_xlim(left=0)
-        unit = f" ({measure['unit']})" if measure["unit"] else ""
-        axes.set_title(wrapped(measure["title"] + unit, 30), loc="left", fontsize=9.5, color=INK)
+        unit = f" ({measure.unit})" if measure.unit else ""
+        axes.set_title(wrapped(measure.title + unit, 30), loc="left", fontsize=9.5, color=INK)
         axes.locator_params(axis="x", nbins=5)
     name_rows(every[0], [drawn[name].title for name in rows])
     for axes in every[1:]:

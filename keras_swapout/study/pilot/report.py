@@ -1,30 +1,29 @@
-"""A pilot's report: a table in the terminal, and a page that stands on its own."""
+"""A pilot's page, as data; `keras_swapout.study.report.page` writes it and prints its tables."""
 
 from __future__ import annotations
 
-import shlex
-import textwrap
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_swapout.study.measuring.measure import (
-    BETTER,
-    MARK_COLOURS,
-    MARKS,
-    NO_DIFFERENCE,
-    NOT_TESTABLE,
-    WORSE,
-    difference_text,
-    p_text,
-    value_text,
-)
+from keras_swapout.study.pilot import plots
+from keras_swapout.study.pilot.compare import BASELINE
+from keras_swapout.study.pilot.inference import QUALITY
+from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.settings import OPTIONS
-from keras_swapout.study.pilot.verdicts import BASELINE
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
+from keras_swapout.study.report.page import (
+    Facts,
+    Page,
+    Picture,
+    Section,
+    Text,
+    command,
+    flat,
+    how_measured,
+    shades,
+)
+from keras_swapout.study.report.plots import FEW
+from keras_swapout.study.report.tables import Cell, Column, Row, Table, cell, column
+from keras_swapout.study.report.words import counted
 
 LIMITS = (
     "“No difference measured” does not mean that there is none: the interval beside it says how "
@@ -41,309 +40,251 @@ LIMITS = (
 )
 
 
-def print_table(
-    results: Mapping[str, Any], comparison: Mapping[str, Any], console: Console | None = None
-) -> None:
-    """Prints the answer, a table of the methods, and the verdicts.
+def make_page(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Page:
+    """The page of a pilot.
 
     Args:
-        results: what a pilot measured.
+        results: what a pilot measured. Beside what is compared it may hold "settings",
+            "environment", "data", "recipe" and "timing"; each may be missing.
         comparison: what `compare` made of it.
-        console: where to print; default the standard output. Below 100 columns, deviations go on
-            a line of their own.
 
     Example:
-        >>> from rich.console import Console
-        >>> from keras_swapout.study.pilot.compare import compare
-        >>> results = {
-        ...     "methods": {"plain": {"title": "Plain"}},
-        ...     "runs": [{"method": "plain", "seed": 0, "test": {"accuracy": 0.975}}],
-        ... }
-        >>> print_table(results, compare(results), Console(width=60, no_color=True))
-        <BLANKLINE>
-        On this data, at this budget, only plain was run: there is
-        nothing to compare it with.
-        ...
+
+    >>> from keras_swapout.study.pilot.compare import compare
+    >>> results = {
+    ...     "methods": {"plain": {"title": "Plain"}},
+    ...     "runs": [{"method": "plain", "seed": 0, "test": {"accuracy": 0.975}}],
+    ... }
+    >>> make_page(results, compare(results)).answer
+    'On this data, at this budget, only plain was run: there is nothing to compare it with.'
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from keras_swapout.study.report.page import for_terminal
-
-    console = console or Console()
-    narrow = console.width < 100
-
-    text = for_terminal(console)
-    console.print()
-    console.print(text(comparison["answer"], "bold"))
-    for sentence in comparison["details"]:
-        console.print(text(sentence))
-    console.print()
-
-    measures = [measure for measure in comparison["measures"] if measure["terminal"]]
-    timed = any(method["cost"] for method in comparison["methods"].values())
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=narrow)
-    headings = [
-        f"{measure['title']}{' (' + measure['unit'] + ')' if measure['unit'] else ''}"
-        for measure in measures
-    ] + (["Train step ×", "Inference ×"] if timed else [])
-    table.add_column("")
-    for heading in headings:
-        # Numbers stay whole; where room is short, the titles of the methods give way.
-        width = max(map(len, heading.split())) if narrow else 12
-        wrapped = "\n".join(textwrap.wrap(heading, width))
-        table.add_column(text(wrapped), justify="right", no_wrap=True)
-    for row in _rows(comparison):
-        cells = [text(row["title"])]
-        for measure in measures:
-            cell = row["measures"][measure["name"]]
-            content = text(cell["mean"])
-            if cell["sd"]:
-                content.append(text(f"{chr(10) if narrow else ' '}± {cell['sd']}", "dim"))
-            if len(comparison["methods"]) > 1:
-                mark = MARKS.get(cell["verdict"], " ")
-                content.append(text(f" {mark}", MARK_COLOURS.get(cell["verdict"], "")))
-            cells.append(content)
-        for key in ("train_step_ratio", "inference_ratio") if timed else ():
-            ratio = (row["cost"] or {}).get(key)
-            cells.append(text("–" if ratio is None else f"{ratio:.2f}"))
-        table.add_row(*cells)
-    console.print(table)
-    if len(comparison["methods"]) > 1:
-        legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
-        console.print(text(f"Against plain: {legend}. ± is the standard deviation over seeds."))
-    console.print()
-    for method in comparison["methods"].values():
-        console.print(text(method["verdict"]))
-    console.print()
-    console.print(text(comparison["test"], "dim"))
-    if comparison["agreement"]:
-        _print_agreement(comparison, console, text)
-    if comparison["inference"]:
-        _print_inference(comparison, console, text)
+    drawn = plots.styles(results)
+    methods, name = comparison["methods"], str((results.get("data") or {}).get("name", ""))
+    figures = {key: draw(results, comparison) for key, draw in plots.FIGURES.items()}
+    settings = results.get("settings") or {}
+    again = None
+    if "data" in settings:
+        again = command(["keras-swapout", "pilot"], settings, OPTIONS)
+    formulas = [
+        (str(m.get("title", n)), m.get("formula", "")) for n, m in results["methods"].items()
+    ]
+    recipe = Facts("Recipe", flat(results.get("recipe") or {}))
+    verdicts = [
+        Text(method["verdict"], "verdict", method["title"], drawn[n].colour)
+        for n, method in methods.items()
+    ]
+    return Page(
+        title=f"Pilot report{f': {name}' if name else ''}",
+        under=_under(results, comparison),
+        answer=comparison["answer"],
+        details=comparison["details"],
+        sections=[
+            Section("The numbers", _numbers(results, comparison, drawn), terminal=True),
+            Section("Method by method", verdicts, terminal=True),
+            Section("Training against inference", _agreement(comparison, drawn, figures), True),
+            Section("Ways of inference", _inference(comparison, drawn, figures), terminal=True),
+            Section("Pictures", _pictures(results, comparison, drawn, figures)),
+            *how_measured(results, [Facts("Methods", formulas), recipe], again, LIMITS),
+        ],
+    )
 
 
-def _print_agreement(comparison, console, text):
-    from rich import box
-    from rich.table import Table
-
-    found, narrow = comparison["agreement"], console.width < 100
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=narrow)
-    table.add_column("")
-    for measure in found["measures"]:
-        unit = f" ({measure['unit']})" if measure["unit"] else ""
-        heading = "\n".join(textwrap.wrap(measure["title"] + unit, 12))
-        table.add_column(text(heading), justify="right", no_wrap=True)
-    for row in agreement_rows(comparison):
-        cells = [cell.replace(" ±", "\n±" if narrow else " ±") for cell in row["cells"]]
-        table.add_row(text(row["title"]), *map(text, cells))
-    console.print()
-    console.print(table)
-    for sentence in found["sentences"]:
-        console.print(text(sentence))
+def _under(results, comparison):
+    minutes = sum(run.get("seconds") or 0 for run in results["runs"]) / 60
+    parts = [
+        counted(len(comparison["methods"]), "method"),
+        counted(len({run["seed"] for run in results["runs"]}), "seed"),
+    ]
+    if comparison["test_images"]:
+        parts.append(counted(comparison["test_images"], "test image"))
+    if minutes >= 0.1:
+        parts.append(f"{minutes:.1f} minutes of training in all")
+    return f"{', '.join(parts)}."
 
 
-def _print_inference(comparison, console, text):
-    from rich import box
-    from rich.table import Table
-
-    found = comparison["inference"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("")
-    table.add_column("Inference", no_wrap=True)
-    for measure in found["measures"]:
-        unit = f" ({measure['unit']})" if measure["unit"] else ""
-        heading = "\n".join(textwrap.wrap(measure["title"] + unit, 12))
-        table.add_column(text(heading), justify="right", no_wrap=True)
-    table.add_column(text("Time ×"), justify="right")
-    for row in inference_rows(comparison):
-        table.add_row(
-            text(row["title"] if row["first"] else ""),
-            text(row["way"].replace("stochastic ", "")),
-            *map(text, row["cells"]),
+def _numbers(results, comparison, drawn):
+    measures, methods = comparison["measures"], comparison["methods"]
+    timed = bool(results.get("timing"))
+    columns = [column(measure) for measure in measures]
+    if timed:
+        columns += [Column("Training step ×", "of plain’s"), Column("Inference ×", "of plain’s")]
+    rows = []
+    for name, method in methods.items():
+        cells = [
+            cell(m, method["measures"][m.name], method["against"].get(m.name)) for m in measures
+        ]
+        if timed:
+            cells += [_cost(method["cost"], what, name) for what in ("train_step", "inference")]
+        rows.append(Row(method["title"], cells, counted(method["runs"], "run"), drawn[name].colour))
+    compared = len(methods) > 1 and BASELINE in methods
+    note = "Mean ± standard deviation over seeds"
+    if compared:
+        note += (
+            "; below it the difference from plain with its 95 % interval in brackets, and the "
+            "verdict with its adjusted p-value"
         )
-    console.print()
-    console.print(table)
-    for sentence in found["sentences"]:
-        console.print(text(sentence))
+    note += "; times as medians with quartiles" if timed else ""
+    caveats = [Text(f"{m.title}: {m.caveat}.", "notes") for m in measures if m.caveat]
+    return [
+        Table("Method", columns, rows, against="Against plain", over="seeds"),
+        Text(f"{note}.", "notes"),
+        Text(comparison["test"], "test"),
+        *caveats,
+    ]
 
 
-def _sampled_images(comparison):
-    from keras_swapout.study.pilot.training import SAMPLED_IMAGES
-
-    size = comparison["test_images"]
-    return "the" if size is None else f"{min(size, SAMPLED_IMAGES):,}"
-
-
-def agreement_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The consistency table's cells as text: mean and standard deviation over seeds."""
-    rows = []
-    for name, summaries in comparison["agreement"]["methods"].items():
-        cells = []
-        for measure in comparison["agreement"]["measures"]:
-            summary = summaries[measure["name"]]
-            cell = value_text(measure, summary["mean"], unit=False)
-            if summary["sd"] is not None:
-                cell += f" ± {value_text(measure, summary['sd'], unit=False)}"
-            cells.append(cell)
-        title = comparison["methods"][name]["title"]
-        rows.append({"name": name, "title": title, "cells": cells})
-    return rows
+def _cost(cost, what, name):
+    middle, low, high = ((cost or {}).get(f"{what}_ratio{end}") for end in ("", "_low", "_high"))
+    if middle is None:
+        return Cell("–")
+    lines = []
+    if low is not None and name != BASELINE:
+        lines = [f"{low:.2f} to {high:.2f}"]
+    elif (milliseconds := cost.get(f"{what}_ms")) is not None:
+        lines = [f"{milliseconds:.3g} ms"]
+    return Cell(f"{middle:.2f}", lines=lines)
 
 
-def inference_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cells of the table of ways of inference as text: mean and deviation, and the time."""
-    rows = []
-    for name, ways in comparison["inference"]["methods"].items():
-        for number, (way, row) in enumerate(ways.items()):
-            cells = []
-            for measure in comparison["inference"]["measures"]:
-                summary = row["measures"][measure["name"]]
-                cell = value_text(measure, summary["mean"], unit=False)
-                if summary["sd"] is not None:
-                    cell += f" ± {value_text(measure, summary['sd'], unit=False)}"
-                cells.append(cell)
-            title = comparison["methods"][name]["title"]
-            cells.append(f"{row['cost']:.2g}" if row["cost"] < 10 else f"{row['cost']:.0f}")
+def _agreement(comparison, drawn, figures):
+    found = comparison["agreement"]
+    if not found:
+        return []
+    measures = found["measures"]
+    rows = [
+        Row(drawn[name].title, [cell(m, row[m.name]) for m in measures], "", drawn[name].colour)
+        for name, row in found["methods"].items()
+    ]
+    notes = " ".join(f"{m.title}: {m.note}." for m in measures)
+    return [
+        Text(
+            "A sub-model is the network with one draw of its masks. Where sub-models and network "
+            "agree, what was trained is what predicts."
+        ),
+        Table("Method", [column(m, "more consistent") for m in measures], rows, over="seeds"),
+        Text(
+            f"Mean ± standard deviation over seeds, on the test images. {notes} A network without "
+            "stochastic layers has no sub-models.",
+            "notes",
+        ),
+        *[Text(sentence, "verdict") for sentence in found["sentences"]],
+        Text(found["test"], "test"),
+        Picture(
+            "agreement",
+            "Consistency, seed by seed",
+            "Each dot is one seed and the stroke their mean; further left is more consistent.",
+            figures["agreement"],
+        ),
+        Picture(
+            "alpha",
+            "What alpha does",
+            "Mean over seeds with one standard deviation; the dashed lines are the same layers "
+            "trained without R-Block. A larger alpha asks the sub-models for more agreement: where "
+            "accuracy falls it was too much.",
+            figures["alpha"],
+        ),
+    ]
+
+
+def _inference(comparison, drawn, figures):
+    found = comparison["inference"]
+    if not found:
+        return []
+    against = {one["second"][:2]: one["measures"] for one in found["contrasts"]}
+    rows, seen = [], comparison["test_images"]
+    for name, ways in found["methods"].items():
+        for way, row in ways.items():
+            rows_of = against.get((name, way), {})
+            cells = [cell(m, row["measures"][m.name], rows_of.get(m.name)) for m in QUALITY]
+            cost = f"{row['cost']:.2g}" if row["cost"] < 10 else f"{row['cost']:.0f}"
             rows.append(
-                {"name": name, "title": title, "way": way, "first": number == 0, "cells": cells}
+                Row(f"{drawn[name].title}, {way}", [*cells, Cell(cost)], "", drawn[name].colour)
             )
-    return rows
+    images = f"{min(seen, SAMPLED_IMAGES):,}" if seen else "the"
+    return [
+        Text(
+            "The same trained networks, asked differently. Deterministic: once, without noise. "
+            "Recalibrated: once, after batch normalisation's statistics were estimated again on "
+            "the training images without noise. Stochastic: the mean of T predictions with the "
+            "masks of training."
+        ),
+        Table(
+            "Method, way of inference",
+            [*map(column, QUALITY), Column("Time ×", "of deterministic")],
+            rows,
+            against="Against deterministic inference",
+            over="seeds",
+        ),
+        Text(
+            f"Mean ± standard deviation over seeds, on {images} test images; below it the "
+            "difference from deterministic inference of the same networks with its 95 % interval "
+            "in brackets, and the verdict with its adjusted p-value.",
+            "notes",
+        ),
+        *[Text(sentence, "verdict") for sentence in found["sentences"]],
+        Text(found["test"], "test"),
+        Picture(
+            "inference",
+            "Error and likelihood by way of inference",
+            "Mean over seeds (with a band of one standard deviation where there are few methods); "
+            "a method without stochastic layers has no sub-models to sample.",
+            figures["inference"],
+        ),
+    ]
 
 
-def write_report(results: Mapping[str, Any], comparison: Mapping[str, Any], out: Path) -> Path:
-    """Writes `report.html`, one file that needs neither network nor scripts.
-
-    Args:
-        results: what a pilot measured. Beside the runs it may hold `settings`, `recipe`,
-            `environment` and `data`, whose entries are listed as they are. The command to
-            repeat the pilot is `settings["command"]`, or else made from the settings;
-            `settings["corruption_images"]` is the number of test images that were corrupted.
-        comparison: what `compare` made of it.
-        out: the folder; it is made if need be.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        ImportError: a missing package; the message has the command.
-
-    Example:
-        >>> import tempfile
-        >>> from keras_swapout.study.pilot.compare import compare
-        >>> results = {"methods": {"plain": {"title": "Plain"}}, "runs": []}
-        >>> write_report(results, compare(results), Path(tempfile.mkdtemp())).name
-        'report.html'
-    """
-    try:
-        from keras_swapout.study.pilot import plots
-        from keras_swapout.study.report import page
-        from keras_swapout.study.report import plots as shared
-
-        figures = {
-            name: page.svg(figure, name)
-            for name, draw in plots.FIGURES.items()
-            if (figure := draw(results, comparison)) is not None
-        }
-    except ImportError as error:
-        raise ImportError(
-            f'{error}. Install what is missing with: pip install "keras-swapout[pilot]"'
-        ) from error
-    settings = dict(results.get("settings") or {})
-    surroundings = dict(results.get("environment") or {})
-    data = dict(results.get("data") or {})
-    recipe = results.get("recipe") or {}
-    command = settings.pop("command", None) or _command(settings)
-    corrupted = settings.get("corruption_images")
+def _pictures(results, comparison, drawn, figures):
+    runs = plots.by_method(results)
+    table = shades("Method", runs, drawn, BASELINE)
+    corrupted = (results.get("settings") or {}).get("corruption_images")
     if corrupted and comparison["test_images"]:
         corrupted = min(corrupted, comparison["test_images"])
-    text = page.template(Path(__file__).parent / "report.html.j2").render(
-        name=str(data.get("name", "")),
-        data=page.described(data),
-        comparison=comparison,
-        rows=_rows(comparison),
-        notes=[(m["title"], m["note"]) for m in comparison["measures"] if m["note"]],
-        marks=MARKS,
-        classes={
-            BETTER: "better",
-            WORSE: "worse",
-            NO_DIFFERENCE: "same",
-            NOT_TESTABLE: "open",
-            None: "base",
-        },
-        styles=plots.styles(results),
-        methods=results["methods"],
-        figures=figures,
-        few=shared.FEW,
-        corruptions=page.corruptions(
-            plots.by_method(results),
-            {m: s.title for m, s in plots.styles(results).items()},
-            BASELINE,
+    part = f"{corrupted:,} images of it" if corrupted else "possibly a part of it"
+    timing = results.get("timing") or {}
+    rounds = f" in {timing['rounds']} rounds" if timing.get("rounds") else ""
+    batch = f" on batches of {timing['batch_size']}" if timing.get("batch_size") else ""
+    shaded = len(comparison["methods"]) > 1 and BASELINE in comparison["methods"]
+    colours = "; blue is above plain and orange below, the stronger the further" if shaded else ""
+    texts = {
+        "seeds": (
+            "Test accuracy, seed by seed",
+            "Each dot is one seed, the upright stroke their mean and the bar its 95 % interval (a "
+            "bar that runs out of the picture is wider than drawn); dots of two methods that mix "
+            "freely mean that the seed matters as much as the method.",
         ),
-        corruption_images=corrupted,
-        timing=results.get("timing") or {},
-        seeds=sorted({run["seed"] for run in results["runs"]}),
-        minutes=sum(run.get("seconds") or 0 for run in results["runs"]) / 60,
-        recipe=page.flat(recipe) if isinstance(recipe, Mapping) else str(recipe),
-        settings=page.flat(settings),
-        environment=page.flat(surroundings),
-        command=command,
-        limits=LIMITS,
-        agreement=comparison["agreement"],
-        agreement_rows=agreement_rows(comparison) if comparison["agreement"] else [],
-        inference=comparison["inference"],
-        inference_rows=inference_rows(comparison) if comparison["inference"] else [],
-        inference_images=_sampled_images(comparison),
-    )
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "report.html"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def _rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The table's cells as text, for the terminal and the page alike."""
-    rows = []
-    for name, method in comparison["methods"].items():
-        cells = {}
-        for measure in comparison["measures"]:
-            row = method["measures"][measure["name"]]
-            # Against itself plain has no verdict, and one run has no deviation.
-            cells[measure["name"]] = {
-                "mean": value_text(measure, row["mean"], unit=False),
-                "sd": "" if row["sd"] is None else value_text(measure, row["sd"], unit=False),
-                "difference": ""
-                if row["difference"] is None
-                else difference_text(measure, row["difference"]),
-                "interval": ""
-                if row["low"] is None
-                else f"{value_text(measure, row['low'], unit=False)} to "
-                f"{value_text(measure, row['high'], unit=False)}",
-                "p": p_text(row["p_adjusted"]),
-                "verdict": row["verdict"],
-            }
-        rows.append(
-            {
-                "name": name,
-                "title": method["title"],
-                "runs": method["runs"],
-                "cost": method["cost"],
-                "measures": cells,
-            }
-        )
-    return rows
-
-
-def _command(settings: Mapping[str, Any]) -> str | None:
-    """The command line with these settings, written out in full."""
-    if "data" not in settings:
-        return None
-    words = ["keras-swapout", "pilot"]
-    for name in OPTIONS:
-        value = settings.get(name)
-        if value is not None:
-            several = value if isinstance(value, list | tuple) else [value]
-            words += [f"--{name.replace('_', '-')}", *map(str, several)]
-    return shlex.join(words)
+        "severities": (
+            "Accuracy on corrupted images",
+            "Read from left to right how fast a method loses accuracy as the images get worse: the "
+            f"mean over {len(table.columns) if table else 'all'} corruptions, with a band of one "
+            "standard deviation over seeds; clean images are the whole test set, corrupted ones "
+            f"{part}.",
+        ),
+        "calibration": (
+            "Calibration",
+            "On the dashed diagonal the network is right as often as it claims, below it, it is "
+            "overconfident; the grey line is plain, seeds are pooled, a dot grows with its bin's "
+            f"share of the test images, and bins with fewer than {FEW} images are left out (ECE: "
+            "expected calibration error).",
+        ),
+        "training": (
+            "Training",
+            "Mean over seeds with a band of one standard deviation; the training loss is measured "
+            "with the masks on, so a method's loss may lie above plain's without being worse, and "
+            "the curves on the right are the ones to compare.",
+        ),
+        "cost": (
+            "Cost",
+            "Left of the dashed line is cheaper than plain, right of it dearer; the dot is the "
+            f"median and the bar the middle half of the ratios{rounds}, measured in turns{batch}, "
+            "so a bar near the line is a difference that noise could make.",
+        ),
+    }
+    pictures = [Picture(key, *text, figures[key]) for key, text in texts.items()]
+    corruptions = [
+        "Corruption by corruption",
+        table,
+        Text(
+            f"Accuracy (%), mean over severities and seeds{colours}. No single cell is tested.",
+            "notes",
+        ),
+    ]
+    return [*pictures[:2], *(corruptions if table else []), *pictures[2:]]

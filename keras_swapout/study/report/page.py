@@ -1,69 +1,179 @@
-"""What the pages of the commands share: templates, figures as SVG, settings as lines."""
+"""A page: an answer, and sections of sentences, tables, figures and facts below it.
+
+A command says what is on its page as data; one template makes it HTML, and the terminal prints a
+part of it. A page is one file that needs neither network nor scripts.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_swapout.study.report.drawing import INK, PAPER
+from keras_swapout.study import store
+from keras_swapout.study.report.drawing import INK, PAPER, Style
+from keras_swapout.study.report.tables import (
+    MARKS,
+    Cell,
+    Column,
+    Row,
+    Table,
+    for_terminal,
+    print_table,
+)
 
 if TYPE_CHECKING:
-    import jinja2
     from matplotlib.figure import Figure
     from rich.console import Console
-    from rich.text import Text
-
-_ASCII = str.maketrans({"▲": "+", "▼": "-", "−": "-", "–": "-", "±": "+/-", "×": "x", "…": "..."})
 
 
-def template(path: Path) -> jinja2.Template:
-    """A page's template, which may include style.css and import macros.html.j2 from here."""
+class Text(NamedTuple):
+    """A paragraph; `style` "verdict" sets it as a line of a list, "notes" and "test" small.
+
+    `lead` is what it begins with, to be set in bold beside a chip of `colour`.
+    """
+
+    text: str
+    style: str = ""
+    lead: str = ""
+    colour: str = ""
+
+
+class Picture(NamedTuple):
+    """A figure with its title and what to see in it; left out where there is none."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure | None
+
+
+class Facts(NamedTuple):
+    """Lines of (name, value); left out where there are none."""
+
+    heading: str
+    lines: Sequence[tuple[str, str]]
+
+
+class Code(NamedTuple):
+    """What somebody types."""
+
+    text: str
+
+
+class Strips(NamedTuple):
+    """Rows of small images: (name, [data: URLs])."""
+
+    strips: Sequence[tuple[str, Sequence[str]]]
+
+
+class Section(NamedTuple):
+    """A heading and parts; a part that is a string is a heading of its own.
+
+    `terminal`: whether its tables, verdicts and how they were tested are printed as well.
+    `folded`: what is written on the fold, for parts that few will read.
+    """
+
+    heading: str
+    parts: Sequence[Any]
+    terminal: bool = False
+    folded: str = ""
+
+
+class Page(NamedTuple):
+    """What a command reports."""
+
+    title: str
+    under: str
+    answer: str
+    details: Sequence[str]
+    sections: Sequence[Section]
+
+
+def write(page: Page, out: Path) -> Path:
+    """Writes `report.html` into a folder, whole or not at all, and returns its path."""
+    path = Path(out) / "report.html"
+    store.write_text(path, render(page))
+    return path
+
+
+def render(page: Page) -> str:
+    """The page as HTML; whatever it says is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([path.parent, Path(__file__).parent]),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         # By hand, since the default goes by the file's suffix, which is not .html.
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(path.name)
+    sections = [section._replace(parts=_shown(section.parts)) for section in page.sections]
+    sections = [section for section in sections if section.parts]
+    environment.tests["heading"] = lambda part: isinstance(part, str)
+    for kind in (Text, Table, Picture, Facts, Code, Strips):
+        environment.tests[kind.__name__.lower()] = lambda part, kind=kind: isinstance(part, kind)
+    return environment.get_template("page.html.j2").render(
+        page=page._replace(sections=sections), svg=svg, marks=MARKS
+    )
 
 
-def for_terminal(console: Console) -> Callable[..., Text]:
-    """`text(content, style="")` -> what the console can show of it, not read as markup."""
-    from rich.text import Text
+def _shown(parts):
+    """The parts that have something to show."""
+    return [
+        part
+        for part in parts
+        if not (
+            part is None
+            or (isinstance(part, Picture) and part.figure is None)
+            or (isinstance(part, Facts) and not part.lines)
+            or (isinstance(part, Text | Code) and not part.text)
+            or (isinstance(part, Table) and not part.rows)
+        )
+    ]
 
-    def text(content: str, style: str = "") -> Text:
-        if console.options.ascii_only:
-            content = content.translate(_ASCII).encode("ascii", "replace").decode()
-        # `Text` rather than markup: a folder may be called "[red]".
-        return Text(content, style=style)
 
-    return text
+def show(page: Page, console: Console | None = None) -> None:
+    """Prints the answer, and of the sections for the terminal tables, verdicts and tests."""
+    from rich.console import Console
+
+    console = console or Console()
+    text = for_terminal(console)
+    console.print()
+    console.print(text(page.answer, "bold"))
+    for line in page.details:
+        console.print(text(line))
+    for section in page.sections:
+        for part in _shown(section.parts) if section.terminal else ():
+            if isinstance(part, Table):
+                print_table(part, console)
+            elif isinstance(part, Text) and part.style in ("verdict", "test"):
+                console.print(text(part.text, "dim" if part.style == "test" else ""))
 
 
-def corruptions(
+def shades(
+    first: str,
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
-    titles: Mapping[str, str],
+    drawn: Mapping[str, Style],
     baseline: str | None,
-) -> dict[str, Any] | None:
-    """Mean accuracy by row and corruption, and the shade of its difference from the baseline.
+) -> Table | None:
+    """Mean accuracy by row and corruption, shaded by its difference from the baseline.
 
     Args:
+        first: heads the rows' titles.
         runs: of every row its runs, each with "corruption", {name: {severity: accuracy}}.
-        titles: of every row.
+        drawn: the look of every row.
         baseline: a row, which may be missing.
 
     Returns:
-        {"names", "rows"} for the macro `shades`, or None where no run has a corruption.
+        The table, blue above the baseline and orange below; None where no run has a corruption.
     """
     every = (name for row in runs.values() for run in row for name in run.get("corruption") or ())
     names = list(dict.fromkeys(every))
@@ -78,20 +188,65 @@ def corruptions(
     if not means:
         return None
     base = means.get(baseline)
-    rows = []
-    for row, accuracies in means.items():
-        shift = np.subtract(accuracies, base) if base else np.zeros(len(names))
-        cells = [
-            {
-                "accuracy": "–" if math.isnan(value) else f"{100 * value:.1f}",
-                "up": bool(delta > 0),
-                # Full colour at 15 points, so that a page without real differences stays pale.
-                "shade": 0.0 if math.isnan(delta) else round(0.5 * min(1.0, abs(delta) / 0.15), 2),
-            }
-            for value, delta in zip(accuracies, shift, strict=True)
-        ]
-        rows.append({"name": row, "title": titles[row], "cells": cells})
-    return {"names": [str(name).replace("_", " ") for name in names], "rows": rows}
+
+    def shade(value, delta):
+        # Full colour at 15 points, so that a page without real differences stays pale.
+        strength = 0.0 if math.isnan(delta) else round(0.5 * min(1.0, abs(delta) / 0.15), 2)
+        text = "–" if math.isnan(value) else f"{100 * value:.1f}"
+        return Cell(text, shade=f"rgb({'0 114 178' if delta > 0 else '213 94 0'} / {strength})")
+
+    rows = [
+        Row(
+            drawn[row].title,
+            list(map(shade, accuracies, np.subtract(accuracies, base or accuracies))),
+            colour=drawn[row].colour,
+        )
+        for row, accuracies in means.items()
+    ]
+    columns = [Column(str(name).replace("_", " ")) for name in names]
+    return Table(first, columns, rows, shaded=True)
+
+
+def how_measured(
+    results: Mapping[str, Any], parts: Sequence[Any], command: str | None, limits: Sequence[str]
+) -> list[Section]:
+    """The last two sections of every page: data, settings, environment, and what it can't say.
+
+    Args:
+        results: with "data", "settings" and "environment", whose entries are listed.
+        parts: what comes before them.
+        command: that repeats it, or None.
+        limits: sentences on what the report cannot say.
+    """
+    facts = [
+        Facts("Data", described(results.get("data") or {})),
+        *(
+            Facts(name.capitalize(), flat(results.get(name) or {}))
+            for name in ("settings", "environment")
+        ),
+    ]
+    again = ["To repeat it", Code(command)] if command else []
+    return [
+        Section("How it was measured", [*parts, *facts, *again]),
+        Section("What this report cannot say", [Text(limit, "limit") for limit in limits]),
+    ]
+
+
+def command(words: Sequence[str], settings: Mapping[str, Any], options: Sequence[str]) -> str:
+    """The command line with these settings, written out in full.
+
+    Example:
+
+    >>> command(["keras-swapout", "pilot"], {"data": "my images", "seeds": 3}, ["data", "limit"])
+    "keras-swapout pilot --data 'my images'"
+    """
+    line = list(words)
+    for name in options:
+        value = settings.get(name)
+        if value is not None:
+            several = value if isinstance(value, list | tuple) else [value]
+            line += [f"--{name.replace('_', '-')}", *map(str, several)]
+    return shlex.join(line)
 
 
 def described(data: dict[str, Any]) -> list[tuple[str, str]]:

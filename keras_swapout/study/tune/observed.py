@@ -8,11 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.study.measuring.measure import at
+from keras_swapout.study.measuring.measure import Measure, at
 from keras_swapout.study.measuring.statistics import spread
 from keras_swapout.study.tune.surrogate import to_unit
 
 _FAR = 20  # times the median's distance from the best
+
+
+def objective_of(results: Mapping[str, Any]) -> Measure:
+    """What was searched for, as it is in the measures of a trial."""
+    found = results["objective"]
+    return Measure(
+        found["name"],
+        found["title"],
+        found["name"],
+        higher_is_better=found["direction"] == "max",
+        unit=found["unit"],
+        digits=found["digits"],
+    )
 
 
 def usable(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:

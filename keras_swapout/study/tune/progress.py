@@ -1,13 +1,12 @@
-"""What a search shows while it runs: a live bar on a terminal, else a line for each trial."""
+"""What a search shows while it runs: the bar, and a line for each trial with the best so far."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_swapout.study.measuring.measure import value_text
-from keras_swapout.study.pilot import progress
+from keras_swapout.study import progress
+from keras_swapout.study.report.words import lower, value_text
 from keras_swapout.study.tune.settings import TuneSettings
 
 
@@ -20,32 +19,29 @@ class Display(progress.Display):
     """
 
     def __init__(self, settings: TuneSettings, ended: Sequence[Mapping[str, Any]]) -> None:
-        self.measure = dataclasses.asdict(settings.measure)
+        self.measure = settings.measure
         self.best: float | None = None
         for trial in ended:
             self._is_best(trial)
-        epochs = settings.pilot.epochs
-        super().__init__(settings.trials, len(ended), epochs, what="trials")
+        super().__init__(settings.trials, len(ended), settings.pilot.epochs, what="trials")
 
     def watch(self, epoch: int, loss: float, accuracy: float) -> None:
         """An epoch of a trial is done here."""
-        self.epoch(f"{self._best()}trial", epoch, loss, accuracy)
+        best = "" if self.best is None else f"best {value_text(self.measure, self.best)}; "
+        self.epoch(f"{best}trial", epoch, loss, accuracy)
 
     def trial_finished(self, trial: Mapping[str, Any]) -> None:
         """A trial has ended, on whatever machine, and is saved."""
         mark = " (best)" if self._is_best(trial) else ""
-        value = trial["measures"].get(self.measure["name"])
+        value = self.measure.read(trial["measures"])
         result = trial["status"].lower() if value is None else value_text(self.measure, value)
         values = ", ".join(f"{name} {number:.3g}" for name, number in trial["values"].items())
-        self.finished(f"{values}: {self.measure['title'].lower()} {result}{mark}")
+        self.finished(f"{values}: {lower(self.measure.title)} {result}{mark}")
 
     def _is_best(self, trial):
-        value = trial["measures"].get(self.measure["name"])
-        sign = 1 if self.measure["higher_is_better"] else -1
+        value = self.measure.read(trial["measures"])
+        sign = 1 if self.measure.higher_is_better else -1
         if value is None or (self.best is not None and sign * (value - self.best) <= 0):
             return False
         self.best = value
         return True
-
-    def _best(self):
-        return "" if self.best is None else f"best {value_text(self.measure, self.best)}; "

@@ -1,27 +1,39 @@
-"""A search's report: the answer in the terminal, and a page that stands on its own."""
+"""A search's page, as data; `keras_swapout.study.report.page` writes it and prints its tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_swapout.study.measuring.measure import (
-    BETTER,
-    MARK_COLOURS,
-    MARKS,
-    NO_DIFFERENCE,
-    NOT_TESTABLE,
-    WORSE,
+from keras_swapout.study.pilot.settings import OPTIONS as PILOT_OPTIONS
+from keras_swapout.study.report.page import (
+    Code,
+    Facts,
+    Page,
+    Picture,
+    Section,
+    Text,
+    command,
+    how_measured,
 )
-from keras_swapout.study.tune.gain import against, gain
+from keras_swapout.study.report.words import counted, size_text
+from keras_swapout.study.tune import plots, tables
+from keras_swapout.study.tune.gain import gain
+from keras_swapout.study.tune.observed import objective_of
 from keras_swapout.study.tune.sensitivity import sensitivity
-from keras_swapout.study.tune.sentences import amount, finer
-from keras_swapout.study.tune.tables import gain_rows, sensitivity_rows, setting_rows, trial_rows
+from keras_swapout.study.tune.sentences import finer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
+#: The settings that the command line takes, in the order to show them.
+OPTIONS = (
+    "method",
+    "tuner",
+    "trials",
+    "executions_per_trial",
+    "objective",
+    "schedule",
+    "step",
+    *(name for name in PILOT_OPTIONS if name != "methods"),
+)
 MANY = 40  # trials, above which their table is folded
 LIMITS = (
     "Every trial was judged on one and the same validation split: what is best there need not be "
@@ -46,7 +58,7 @@ def analyse(results: Mapping[str, Any]) -> dict[str, Any]:
         results: of a search.
 
     Returns:
-        Plain dicts and lists, ready for JSON:
+        A dict:
 
         - "answer": one sentence, from the test images where there are final runs, or else from the
           validation images; "details": sentences to go with it.
@@ -55,8 +67,7 @@ def analyse(results: Mapping[str, Any]) -> dict[str, Any]:
     """
     found, gained = sensitivity(results), gain(results)
     statuses = [trial["status"] for trial in results["trials"]]
-    said = [against(gained, results, role) for role in ("default", "plain")] if gained else []
-    answer, *details = [*filter(None, said), found["answer"]]
+    answer, *details = [*(gained["answers"] if gained else []), found["answer"]]
     return {
         "answer": answer,
         "details": details,
@@ -70,110 +81,160 @@ def analyse(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def print_summary(
-    results: Mapping[str, Any], analysis: Mapping[str, Any], console: Console | None = None
-) -> None:
-    """Prints the answer, the settings, what each parameter costs, and the gain on test.
-
-    Args:
-        results: of a search.
-        analysis: what `analyse` made of it.
-        console: where to print; default the standard output.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from keras_swapout.study.report.page import for_terminal
-
-    console = console or Console()
-    text = for_terminal(console)
-    console.print()
-    console.print(text(analysis["answer"], "bold"))
-    for sentence in analysis["details"]:
-        console.print(text(sentence))
-    console.print()
-    titles, rows = setting_rows(results, analysis)
-    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for title in titles:
-        table.add_column(text(title), justify="right")
-    for title, cells in rows:
-        table.add_row(*map(text, [title, *cells]))
-    console.print(table)
-    for sentence in analysis["sensitivity"]["sentences"]:
-        console.print(text(sentence))
-    if analysis["gain"]:
-        table = Table("", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        for measure in analysis["gain"]["measures"]:
-            unit = f" ({measure['unit']})" if measure["unit"] else ""
-            table.add_column(text(measure["title"] + unit), justify="right", max_width=16)
-        for row in gain_rows(analysis):
-            cells = []
-            for cell in row["cells"]:
-                content = text(cell["mean"])
-                content.append(
-                    text(
-                        f" {MARKS.get(cell['verdict'], ' ')}", MARK_COLOURS.get(cell["verdict"], "")
-                    )
-                )
-                cells.append(content)
-            table.add_row(text(row["part"]), *cells)
-        console.print(table)
-        for one in analysis["gain"]["contrasts"].values():
-            console.print(text(one["sentence"]))
-        legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
-        console.print(text(f"Tuned against these: {legend}. {analysis['gain']['test']}", "dim"))
-
-
-def write_report(results: Mapping[str, Any], analysis: Mapping[str, Any], out: Path) -> Path:
-    """Writes `report.html`, one file that needs neither network nor scripts.
+def make_page(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Page:
+    """The page of a search.
 
     Args:
         results: of a search. Beside what is analysed it may hold "settings", "environment" and
             "data", whose entries are listed as they are.
         analysis: what `analyse` made of it.
-        out: the folder; it is made if need be.
-
-    Returns:
-        The path of the page.
     """
-    from keras_swapout.study import store
-    from keras_swapout.study.report import page
-    from keras_swapout.study.tune import plots
-
-    figures = {
-        name: page.svg(figure, name)
-        for name, draw in plots.FIGURES.items()
-        if (figure := draw(results, analysis)) is not None
-    }
-    data = dict(results.get("data") or {})
-    settings = dict(results.get("settings") or {})
-    found = analysis["sensitivity"]
-    shown = finer(found, results["objective"])
-    text = page.template(Path(__file__).parent / "report.html.j2").render(
-        name=str(data.get("name", "")),
-        analysis=analysis,
-        found=found,
-        gained=analysis["gain"],
-        method=results["method"],
-        objective=results["objective"],
-        parameters=results["parameters"],
-        noise=amount(shown, found["noise"]["sd"]) if found["noise"] else None,
-        chosen=setting_rows(results, analysis),
-        sensitivity_rows=sensitivity_rows(results, analysis),
-        gain_rows=gain_rows(analysis),
-        trial_rows=trial_rows(results),
-        many=MANY,
-        marks=MARKS,
-        classes={BETTER: "better", WORSE: "worse", NO_DIFFERENCE: "same", NOT_TESTABLE: "open"},
-        figures=figures,
-        minutes=sum(trial["seconds"] or 0 for trial in results["trials"]) / 60,
-        data=page.described(data),
-        command=settings.pop("command", None),
-        settings=page.flat(settings),
-        environment=page.flat(results.get("environment") or {}),
-        limits=LIMITS,
+    name = str((results.get("data") or {}).get("name", ""))
+    method, gained = results["method"], analysis["gain"]
+    figures = {key: draw(results, analysis) for key, draw in plots.FIGURES.items()}
+    many = len(results["trials"]) > MANY
+    searched = [(p["title"], _range(p)) for p in results["parameters"]]
+    facts = [
+        Facts("Method", [(method["title"], method.get("formula", ""))]),
+        Facts("Searched", searched),
+    ]
+    return Page(
+        title=f"Tuning report{f': {name}' if name else ''}",
+        under=_under(results, analysis),
+        answer=analysis["answer"],
+        details=analysis["details"],
+        sections=[
+            Section("The gain, on the test images", _gain(gained) if gained else [], terminal=True),
+            Section("The best setting", _best(results, analysis), terminal=True),
+            Section(
+                "How much each parameter matters", _sensitivity(results, analysis), terminal=True
+            ),
+            Section("Pictures", _pictures(results, analysis, figures)),
+            Section(
+                "All trials",
+                [tables.trials(results)],
+                folded=f"{len(results['trials'])} trials, the best first" if many else "",
+            ),
+            *how_measured(results, facts, _again(results.get("settings") or {}), LIMITS),
+        ],
     )
-    path = Path(out) / "report.html"
-    store.write_text(path, text)
-    return path
+
+
+def _under(results, analysis):
+    trials, minutes = analysis["trials"], sum(t["seconds"] or 0 for t in results["trials"]) / 60
+    searched = counted(len(results["parameters"]), "parameter")
+    text = f"{results['method']['title']}, {searched} searched in "
+    text += counted(trials["started"], "trial")
+    text += f", {trials['failed']} of them failed" if trials["failed"] else ""
+    text += f", {minutes:.1f} minutes" if minutes >= 0.1 else ""
+    reported = ", reported on the test images" if analysis["gain"] else ""
+    return f"{text}. Tuned on the validation images{reported}."
+
+
+def _gain(gained):
+    return [
+        tables.gain(gained),
+        Text(
+            "Mean ± standard deviation over seeds that no trial had; below it how much the tuned "
+            "setting is above (+) or below (−) it, with the 95 % interval in brackets, and whether "
+            "that is better or worse, with its adjusted p-value.",
+            "notes",
+        ),
+        Text(gained["test"], "test"),
+        *[Text(one["sentence"], "verdict") for one in gained["contrasts"].values()],
+    ]
+
+
+def _best(results, analysis):
+    found = analysis["sensitivity"]
+    note = "The best trial is the best partly by luck"
+    if found["optimum"]:
+        note += "; the surrogate (a Gaussian process through the trials) says what to expect of it"
+    if noise := found["noise"]:
+        source = {
+            "seeds": f"measured among {noise['runs']} final runs, on the validation images",
+            "trials": "over all trials",
+            "surrogate": "as estimated by the surrogate",
+        }[noise["source"]]
+        note += f". One trial has a standard deviation of {_noise(results, found)}, {source}"
+    return [
+        tables.settings(results, analysis),
+        Text(f"{note}.", "notes"),
+        Text(f"To use it, as {results['method']['tuned']}:"),
+        Code("keras-swapout pilot --settings best.json"),
+    ]
+
+
+def _noise(results, found):
+    return size_text(finer(found, objective_of(results)), found["noise"]["sd"])
+
+
+def _sensitivity(results, analysis):
+    found = analysis["sensitivity"]
+    if not found["parameters"]:
+        return [Text(found["answer"])]
+    return [
+        tables.sensitivity(results, analysis),
+        Text(
+            "Of the surrogate, the other parameters at its optimum: how much worse the validation "
+            "objective gets, with 95 % intervals. As good as can be told: costs less than the "
+            f"noise of one trial, {_noise(results, found)}. The surrogate explains "
+            f"{100 * found['r2']:.0f} % of the variance of trials that are left out one by one "
+            f"({found['trials']} points).",
+            "notes",
+        ),
+        *[Text(sentence, "verdict") for sentence in found["sentences"]],
+    ]
+
+
+def _pictures(results, analysis, figures):
+    found = analysis["sensitivity"]
+    others = ", the others at their best" if len(results["parameters"]) > 2 else ""
+    line = (
+        ". The line is the surrogate with the other parameters at their best, so trials that had "
+        "other values there lie on its worse side; the band is two of its deviations"
+    )
+    over = " over the two parameters that matter most" if others else ""
+    texts = {
+        "objective": (
+            "The objective against each parameter",
+            "Each dot is a trial, later ones stronger; a flat cloud means that the parameter "
+            f"doesn't matter{line if found['parameters'] else ''}. Trials far worse than most lie "
+            "on the edge.",
+        ),
+        "surface": (
+            "Two parameters at once",
+            f"The surrogate{over}{others}: bright is better. Where there are no dots it is a guess."
+            if found["map"]
+            else "The trials, bright ones better; there is no surrogate to draw between them.",
+        ),
+        "parallel": (
+            "Every trial, all parameters",
+            "A line is a trial, from its values on the left to its objective on the right, better "
+            "on top. Where the best trials run together and the others fan out, the parameter "
+            "matters.",
+        ),
+        "progress": (
+            "The search, trial by trial",
+            "Once the orange line is flat, more trials bring little; a drop as small as the "
+            "scatter of the dots may be luck.",
+        ),
+    }
+    return [Picture(key, *text, figures[key]) for key, text in texts.items()]
+
+
+def _again(settings):
+    if "data" not in settings:
+        return None
+    words = ["keras-swapout", "tune"]
+    for name, ends in settings["ranges"].items():
+        words += ["--range", name, *(f"{end:g}" for end in ends)]
+    words += ["--search-only"] if settings["search_only"] else []
+    return command(words, settings, OPTIONS)
+
+
+def _range(p):
+    text = f"{p['low']:g} to {p['high']:g}"
+    text += ", logarithmic" if p["scale"] == "log" else ""
+    text += ", whole numbers" if p["type"] == "int" else ""
+    return text + ("" if p["default"] is None else f"; untuned {p['default']:g}")

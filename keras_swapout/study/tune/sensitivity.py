@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.study.measuring.measure import at, counted
+from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import ALPHA, spread
+from keras_swapout.study.report.words import counted
 from keras_swapout.study.tune import sentences
 from keras_swapout.study.tune.observed import (
     as_number,
     capped,
     measured_default,
+    objective_of,
     observations,
     place_of,
     seed_noise,
@@ -95,7 +97,7 @@ def sensitivity(results: Mapping[str, Any]) -> dict[str, Any]:
         y, found["cap"], found["capped"] = capped(y, sign)
         with threadpool_limits(1):  # matrices so small that threads took ten times as long
             _fit(found, Surrogate(x, y), parameters, results, sign)
-    found |= sentences.of_sensitivity(found, parameters, objective)
+    found |= sentences.of_sensitivity(found, parameters, objective_of(results))
     return found
 
 

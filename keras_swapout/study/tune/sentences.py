@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_swapout.study.measuring.measure import counted, value_text
+from keras_swapout.study.measuring.measure import Measure
+from keras_swapout.study.report.words import (
+    counted,
+    interval_text,
+    lower,
+    size_text,
+    upper,
+    value_text,
+)
 
 WORTH, SMALL, NOT, UNSETTLED, UNKNOWN = "worth it", "small", "not worth it", "unsettled", "unknown"
 
 
 def of_sensitivity(
-    found: Mapping[str, Any], parameters: Sequence[Mapping[str, Any]], objective: Mapping[str, Any]
+    found: Mapping[str, Any], parameters: Sequence[Mapping[str, Any]], objective: Measure
 ) -> dict[str, Any]:
     """The verdict, answer and sentences of `sensitivity`; each parameter's own goes to it too.
 
     Args:
         found: the numbers of `sensitivity`.
         parameters: those that were searched.
-        objective: the results' own.
+        objective: what was searched for.
     """
-    name = lower(objective["title"]).removeprefix("validation ")
+    name = lower(objective.title).removeprefix("validation ")
     verdict, answer = _answer(found, finer(found, objective), name)
     sentences = []
     rows = found["parameters"]
@@ -44,21 +53,21 @@ def _answer(found, objective, name):
         return NOT, (
             f"Nothing measurable depends on what was searched: over {found['trials']} measured "
             f"settings {name} varies with a standard deviation of "
-            f"{amount(objective, noise['sd'])}, and {found['reason']}. The best trial's lead may "
-            "be luck; effects that are small against that deviation would not be seen."
+            f"{size_text(objective, noise['sd'])}, and {found['reason']}. The best trial's lead "
+            "may be luck; effects that are small against that deviation would not be seen."
         )
     if found["reason"]:
         return UNKNOWN, f"Whether {name} depends on the setting can't be told: {found['reason']}."
-    luck = f"the noise of one trial, {amount(objective, noise['sd'])}"
+    luck = f"the noise of one trial, {size_text(objective, noise['sd'])}"
     default = found["default"]
     if default is None or default["cost"] is None:
         return UNKNOWN, (
             f"At its best, {name} is {value_text(objective, found['optimum']['mean'])} "
-            f"(± {amount(objective, found['optimum']['sd'])}); there is no untuned default to "
+            f"(± {size_text(objective, found['optimum']['sd'])}); there is no untuned default to "
             "compare that with."
         )
     gain, low, high = default["cost"], default["low"], default["high"]
-    size = f"{amount(objective, gain)} ({interval(objective, low, high)})"
+    size = f"{size_text(objective, gain)} ({interval(objective, low, high)})"
     if low > 0 and gain > noise["sd"]:
         return WORTH, (
             f"On the validation images tuning is worth it: the best setting improves {name} over "
@@ -88,7 +97,7 @@ def _parameter(parameter, row, found, objective):
     every = [look for look in every + row["ends"] if look is not None]
     most = max(every, key=lambda look: look["cost"])
     at_most = (
-        f"{amount(objective, most['cost'])} at {number(parameter, most['value'])} "
+        f"{size_text(objective, most['cost'])} at {number(parameter, most['value'])} "
         f"({interval(objective, most['low'], most['high'])})"
     )
     whole = all(
@@ -112,7 +121,7 @@ def _parameter(parameter, row, found, objective):
     step = steps[min(1, len(steps) - 1)] if steps else {"below": None, "above": None}
     looks = [look for look in (step["below"], step["above"]) if look]
     costs = [
-        f"{number(parameter, look['value'])} costs {amount(objective, look['cost'])} "
+        f"{number(parameter, look['value'])} costs {size_text(objective, look['cost'])} "
         f"({interval(objective, look['low'], look['high'])})"
         for look in looks
     ]
@@ -124,36 +133,22 @@ def _parameter(parameter, row, found, objective):
     )
     if row["default"]:
         look = row["default"]
-        text += (
-            f"; its default, {number(parameter, look['value'])}, costs "
-            f"{amount(objective, look['cost'])} ({interval(objective, look['low'], look['high'])})"
-        )
+        ends = interval(objective, look["low"], look["high"])
+        text += f"; its default, {number(parameter, look['value'])}, costs "
+        text += f"{size_text(objective, look['cost'])} ({ends})"
     return text + "."
 
 
-def finer(found: Mapping[str, Any], objective: Mapping[str, Any]) -> dict[str, Any]:
+def finer(found: Mapping[str, Any], objective: Measure) -> Measure:
     """The objective with as many digits as show the noise with two figures."""
     sd = (found["noise"] or {}).get("sd") or 0
-    scaled = sd * (100 if objective["unit"] == "%" else 1)
+    scaled = sd * (100 if objective.unit == "%" else 1)
     digits = math.ceil(-math.log10(scaled)) + 1 if scaled else 0
-    return {**objective, "digits": min(max(objective["digits"], digits), 9)}
+    return dataclasses.replace(objective, digits=min(max(objective.digits, digits), 9))
 
 
-def amount(objective: Mapping[str, Any], value: float) -> str:
-    """A difference without its sign's plus, in points where the objective is a share.
-
-    Example:
-
-    >>> amount({"unit": "%", "digits": 1}, 0.0123)
-    '1.2 points'
-    """
-    points = " points" if objective["unit"] == "%" else ""
-    return value_text(objective, value, unit=False) + points
-
-
-def interval(objective: Mapping[str, Any], low: float, high: float) -> str:
-    ends = " to ".join(value_text(objective, end, unit=False) for end in (low, high))
-    return f"95 % interval {ends}"
+def interval(objective: Measure, low: float, high: float) -> str:
+    return f"95 % interval {interval_text(objective, low, high)}"
 
 
 def number(parameter: Mapping[str, Any], value: float | None) -> str:
@@ -173,13 +168,3 @@ def number(parameter: Mapping[str, Any], value: float | None) -> str:
     width = parameter["high"] - parameter["low"]
     digits = max(0, 2 - math.ceil(math.log10(width))) if width > 0 else 3
     return f"{value:.{digits}f}".replace("-", "−")
-
-
-def lower(title: str) -> str:
-    """A title within a sentence; "NLL" and "θ" stay."""
-    return title[:1].lower() + title[1:] if title[1:2].islower() else title
-
-
-def upper(title: str) -> str:
-    """A title that begins a sentence; "θ" stays, since "Θ" is something else."""
-    return title[:1].upper() + title[1:] if title[:1].isascii() else title
