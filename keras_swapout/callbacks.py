@@ -8,6 +8,12 @@ from keras_swapout.arguments import checked_number
 from keras_swapout.layers.base import RandomLayer
 from keras_swapout.submodels.fork import sublayers
 
+__all__ = ["Ramp"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Ramp(keras.callbacks.Callback):
     """Lets noise in slowly: nothing is dropped in the first epoch, as asked for after `epochs`.

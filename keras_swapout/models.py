@@ -5,13 +5,22 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import layers
 
+from keras_swapout.arguments import checked, checked_count, is_int, refusal
+
+__all__ = ["ResNetV1", "ResNetV2"]
+
 Merge = Callable[[int, int], keras.Layer]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def ResNetV1(
@@ -97,7 +106,13 @@ def ResNetV2(
 
 
 def _resnet(block, depth, width, classes, input_shape, merge, classifier_activation, name):
-    _check(depth, width, classes, input_shape, merge)
+    expected = "an int 6n + 2, such as 8, 14, 20 or 32"
+    checked(depth, numbers.Integral, "depth", expected, lambda n: n >= 8 and n % 6 == 2)
+    depth = int(depth)
+    width, classes = checked_count(width, "width"), checked_count(classes, "classes")
+    input_shape = _image_shape(input_shape)
+    _check_functions(merge, classifier_activation)
+    checked(name, (str, type(None)), "name", "a string or None")
     merge = merge or (lambda index, blocks: layers.Add())
     per_stage = (depth - 2) // 6
     preactivated = block is _block_v2
@@ -110,7 +125,7 @@ def _resnet(block, depth, width, classes, input_shape, merge, classifier_activat
         stage = index // per_stage
         stride = 2 if stage > 0 and index % per_stage == 0 else 1
         mixed = merge(index, 3 * per_stage)
-        if not callable(mixed):
+        if not callable(mixed) or isinstance(mixed, type):
             raise TypeError(
                 "Argument `merge` must return a layer to call on [x, fx]. "
                 f"Received: merge({index}, {3 * per_stage}) = {mixed!r}"
@@ -155,34 +170,27 @@ def _channel_axis():
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 
-def _check(depth: Any, width: Any, classes: Any, input_shape: Any, merge: Any) -> None:
-    for name, value in (("depth", depth), ("width", width), ("classes", classes)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"Argument `{name}` must be an int. Received: {name}={value!r}")
-        if value < 1:
-            raise ValueError(f"Argument `{name}` must be >= 1. Received: {name}={value}")
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(
-            f"Argument `depth` must be 6n + 2: 8, 14, 20, 32, ... Received: depth={depth}"
-        )
-    if not _is_image_shape(input_shape):
-        raise ValueError(
-            "Argument `input_shape` must be (height, width, channels), or (channels, height, "
-            "width) where that is the image data format, with sides of at least 8. "
-            f"Received: input_shape={input_shape}"
-        )
-    if isinstance(merge, keras.Layer) or not (merge is None or callable(merge)):
-        raise TypeError(
-            "Argument `merge` must be None or a function (block_index, number_of_blocks) -> layer. "
-            f"Received: merge={merge!r}"
-        )
+def _image_shape(shape: Any) -> tuple[int | None, ...]:
+    expected = (
+        "(height, width, channels), or (channels, height, width) where that is the image data "
+        "format, with sides of at least 8 or None"
+    )
+    if not isinstance(shape, (tuple, list)) or not all(n is None or is_int(n) for n in shape):
+        raise refusal(TypeError, "input_shape", expected, shape)
+    least = (1, 8, 8) if _channel_axis() == 1 else (8, 8, 1)
+    large = len(shape) == 3 and all(n is None or n >= m for n, m in zip(shape, least, strict=True))
+    if not large or shape[min(_channel_axis(), 0)] is None:  # the shape has no batch
+        raise refusal(ValueError, "input_shape", expected, shape)
+    return tuple(n if n is None else int(n) for n in shape)
 
 
-def _is_image_shape(shape: Any) -> bool:
-    if not isinstance(shape, (tuple, list)) or len(shape) != 3:
-        return False
-    *sides, channels = shape if _channel_axis() == -1 else (*shape[1:], shape[0])
-    counts = [side for side in sides if side is not None] + [channels]
-    if any(not isinstance(count, int) or isinstance(count, bool) for count in counts):
-        return False
-    return channels >= 1 and all(side is None or side >= 8 for side in sides)
+def _check_functions(merge: Any, activation: Any) -> None:
+    if isinstance(merge, (keras.Layer, type)) or not (merge is None or callable(merge)):
+        expected = "None or a function (block_index, number_of_blocks) -> layer"
+        raise refusal(TypeError, "merge", expected, merge)
+    try:
+        keras.activations.get(activation)
+    except (TypeError, ValueError):
+        error = ValueError if isinstance(activation, str) else TypeError
+        expected = "None, a name in keras.activations or a function"
+        raise refusal(error, "classifier_activation", expected, activation) from None

@@ -13,6 +13,7 @@ before each of the three multiplications, and the keys are themselves mixed firs
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,19 +23,39 @@ import numpy as np
 from keras import ops as keras_ops
 
 from keras_swapout import backend
+from keras_swapout.arguments import checked, checked_count, checked_flag, is_int, refusal
+from keras_swapout.schedules import probability as checked_probability
 
-MASK = 0xFFFFFFFF
+__all__ = [
+    "LEVELS",
+    "Rows",
+    "halves",
+    "key",
+    "replica_offset",
+    "rows",
+    "sample_words",
+    "threshold",
+    "words",
+    "words_at",
+]
+
+_MASK = 0xFFFFFFFF
 #: A probability is a 16-bit threshold on half a word: 0 and 1 are exact.
 LEVELS = 1 << 16
 # Digits of pi: round constants that nobody chose.
 _PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def key(seed_generator: keras.random.SeedGenerator) -> Any:
     """The next key of a seed generator: its (seed, step counter), two words of 32 bits.
 
     The generator's state is a variable of the layer that owns it, so keys are saved and restored
-    with the model, and stay pure under JAX.
+    with the model, and stay pure under JAX. What `keras.remat` computes again for a gradient gets
+    the key it had, under TensorFlow.
 
     Args:
         seed_generator: a `keras.random.SeedGenerator`; its counter advances by one.
@@ -42,13 +63,19 @@ def key(seed_generator: keras.random.SeedGenerator) -> Any:
     Returns:
         A tensor of shape (2,), dtype uint32 (int64 under torch, which has no uint32 arithmetic).
 
+    Raises:
+        TypeError: not a seed generator. RuntimeError: within `keras.remat` under JAX or torch, or
+            under TensorFlow in a `tf.function`, `tf.cond` or `tf.while_loop` within it.
+
     Example:
 
     >>> generator = keras.random.SeedGenerator(7)
     >>> [keras.ops.convert_to_numpy(key(generator)).tolist() for _ in range(2)]
     [[7, 0], [7, 1]]
     """
-    return _as_words(seed_generator.next(), keras_ops)
+    expected = "a keras.random.SeedGenerator"
+    checked(seed_generator, keras.random.SeedGenerator, "seed_generator", expected)
+    return _as_words(backend.once(seed_generator, seed_generator.next), keras_ops)
 
 
 def words(
@@ -76,7 +103,7 @@ def words(
         Words of shape `shape`: uint32 (int64 under torch, with values in 0 .. 2**32 - 1).
 
     Raises:
-        ValueError: `view` is not an int >= 0.
+        TypeError, ValueError: an argument is not as above.
 
     Example:
 
@@ -85,14 +112,17 @@ def words(
     >>> bool((words([1, 0], (3,), view=1, ops=np) == ~words([1, 0], (3,), ops=np)).all())
     True
     """
-    if not isinstance(view, int) or isinstance(view, bool) or view < 0:
-        raise ValueError(f"Argument `view` must be an int >= 0. Received: view={view!r}")
+    _check_key(key)
+    shape = _checked_shape(shape)
+    view = checked_count(view, "view", 0, most=2 * _MASK + 1)  # a lane is a word
+    _check_ints(offset, "offset", "an int or a scalar tensor of ints", least=-math.inf)
+    _check_ops(ops)
     with np.errstate(over="ignore"):  # NumPy warns of the wrap-around of 0-d arrays
         index = _as_words(ops.arange(_size(shape), dtype=backend.INDEX_DTYPE), ops)
         word = _hash(_as_words(key, ops), _add(index, _as_words(offset, ops), ops), view // 2, ops)
         if view % 2:
-            word = ops.bitwise_xor(word, _constant(MASK, ops))
-    return ops.reshape(word, tuple(shape))
+            word = ops.bitwise_xor(word, _constant(_MASK, ops))
+    return ops.reshape(word, shape)
 
 
 class Rows(NamedTuple):
@@ -109,7 +139,9 @@ class Rows(NamedTuple):
     flip: Any = None
 
 
-def rows(count: Any, first: Any, offset: Any = 0, views: int = 1, complementary: bool = True):
+def rows(
+    count: Any, first: Any, offset: Any = 0, views: int = 1, complementary: bool = True
+) -> Rows:
     """The `Rows` of a batch of views, view-major.
 
         row r is sample r mod n of view v = floor(r / n);  complementary: lane floor(v / 2), flipped
@@ -122,12 +154,20 @@ def rows(count: Any, first: Any, offset: Any = 0, views: int = 1, complementary:
         views: number of views.
         complementary: whether views 2j and 2j + 1 are complements of each other.
 
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
     Example:
 
     >>> batch = rows(5, 3, views=2)
     >>> [keras.ops.convert_to_numpy(x).tolist() for x in (batch.sample, batch.flip)]
     [[0, 1, 2, 0, 1], [0, 0, 0, 4294967295, 4294967295]]
     """
+    _check_ints(count, "count")
+    _check_ints(first, "first", least=min(count, 1) if is_int(count) else 0)
+    _check_ints(offset, "offset", "an int or a scalar tensor of ints", least=-math.inf)
+    checked_count(views, "views")
+    checked_flag(complementary, "complementary")
     ops = keras_ops
     row = _as_words(ops.arange(count, dtype=backend.INDEX_DTYPE), ops)
     offset = _as_words(offset, ops)
@@ -140,7 +180,7 @@ def rows(count: Any, first: Any, offset: Any = 0, views: int = 1, complementary:
         return Rows(sample, lane=view)
     odd = ops.bitwise_and(view, _constant(1, ops))
     lane = 0 if views == 2 else ops.right_shift(view, _constant(1, ops))
-    return Rows(sample, lane, ops.multiply(odd, _constant(MASK, ops)))
+    return Rows(sample, lane, ops.multiply(odd, _constant(_MASK, ops)))
 
 
 def words_at(key: Any, rows: Rows, index: Any, stride: Any) -> Any:
@@ -161,12 +201,19 @@ def words_at(key: Any, rows: Rows, index: Any, stride: Any) -> Any:
     Returns:
         Words of shape (rows, ...); uint32 (int64 under torch).
 
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
     Example:
 
     >>> words = words_at([1, 0], rows(2, 1, views=2), keras.ops.arange(2)[None], 2)
     >>> [[hex(w) for w in row] for row in keras.ops.convert_to_numpy(words).tolist()]
     [['0xaa11a646', '0x8ebba37a'], ['0x55ee59b9', '0x71445c85']]
     """
+    _check_key(key)
+    checked(rows, Rows, "rows", "what `keras_swapout.random.rows` returns")
+    _check_ints(index, "index", "a tensor (rows or 1, ...) of ints", ranks=range(1, 64))
+    _check_ints(stride, "stride")
     ops = keras_ops
     rank = len(index.shape)
 
@@ -190,12 +237,16 @@ def sample_words(key: Any, rows: Rows, shape: Sequence[Any]) -> Any:
     Returns:
         Words of shape (rows, *shape); uint32 (int64 under torch).
 
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
     Example:
 
     >>> words = sample_words([1, 0], rows(1, 1), (3,))
     >>> [hex(w) for w in keras.ops.convert_to_numpy(words)[0].tolist()]
     ['0xaa11a646', '0x8ebba37a', '0xcb7ccf83']
     """
+    shape = _checked_shape(shape)
     size = _size(shape)
     index = keras_ops.arange(size, dtype=backend.INDEX_DTYPE)
     return words_at(key, rows, keras_ops.reshape(index, (1, *shape)), size)
@@ -226,11 +277,16 @@ def halves(word: Any, ops: ModuleType = keras_ops) -> tuple[Any, Any]:
     Returns:
         (low, high), each of the shape and dtype of `word`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
     Example:
 
     >>> [int(h) for h in halves(np.uint32(0x00020001), np)]
     [1, 2]
     """
+    _check_ints(word, "word", "words: ints in [0, 2**32)", most=_MASK, ranks=range(64))
+    _check_ops(ops)
     low = ops.bitwise_and(word, _constant(LEVELS - 1, ops))
     return low, ops.right_shift(word, _constant(16, ops))
 
@@ -246,13 +302,21 @@ def threshold(probability: Any) -> Any:
     Returns:
         An int, or for a tensor words of its shape.
 
+    Raises:
+        TypeError: not a number, nor a tensor of floats. ValueError: a number outside [0, 1].
+
     Example:
 
     >>> threshold(0.0), threshold(0.5), threshold(1.0)
     (0, 32768, 65536)
     """
-    if isinstance(probability, (int, float)):
-        return round(probability * LEVELS)
+    if type(probability) is float and 0 <= probability <= 1:
+        return round(probability * LEVELS)  # on each call of a layer
+    if isinstance(probability, numbers.Real):
+        return round(checked_probability(probability, "probability") * LEVELS)
+    if "float" not in str(getattr(probability, "dtype", None)):
+        expected = "a number in [0, 1] or a tensor of floats"
+        raise refusal(TypeError, "probability", expected, probability)
     return _as_words(keras_ops.round(probability * LEVELS), keras_ops)
 
 
@@ -262,14 +326,20 @@ def replica_offset(samples: Any) -> Any:
         offset = replica id * samples of the local batch
 
     With an even split, the replicas' fields put together are the one device's field over the
-    whole batch, bit for bit. (Keras' own generators give every replica the same numbers.)
+    whole batch, bit for bit. (Keras' own generators give every replica the same numbers.) With an
+    uneven one some samples of two replicas share a field: of 7, split into 4 and 3, the last of
+    the first replica and the first of the second. A replica does not know how many the others have.
 
     Args:
         samples: size of the local batch, of one view.
 
     Returns:
         0 on a single device (an int), else a uint32 scalar.
+
+    Raises:
+        TypeError, ValueError: `samples` is not as above.
     """
+    _check_ints(samples, "samples")
     replica = backend.replica_id()
     if replica is None:
         return 0
@@ -315,7 +385,7 @@ def _wrap(word: Any, ops: ModuleType) -> Any:
     """Modulo 2**32, where the dtype does not do it by itself (torch computes in int64)."""
     if keras.backend.standardize_dtype(word.dtype) == "uint32":
         return word
-    return ops.bitwise_and(word, MASK)
+    return ops.bitwise_and(word, _MASK)
 
 
 def _constant(value: int, ops: ModuleType) -> Any:
@@ -334,3 +404,56 @@ def _size(shape: Sequence[Any]) -> Any:
         if not isinstance(n, int):
             known = n * known
     return known
+
+
+def _check_ints(
+    value: Any,
+    name: str,
+    expected: str = "",
+    least: float = 0,
+    most: float = math.inf,
+    ranks: Sequence[int] = (0,),
+) -> None:
+    """Raises unless `value` is an int, or a tensor of ints: its values may not be known yet."""
+    if type(value) is int and least <= value <= most and 0 in ranks:
+        return  # on each call of a layer
+    expected = expected or f"an int >= {least} or a scalar tensor of ints"
+    if hasattr(value, "dtype"):
+        ints = "int" in str(value.dtype)
+    elif isinstance(value, numbers.Number):
+        ints = is_int(value) and 0 in ranks
+    else:  # a size that JAX exports as a symbol can be divided, and nothing else in doubt here can
+        ints = hasattr(type(value), "__floordiv__")
+    if not ints:
+        raise refusal(TypeError, name, expected, value)
+    out_of_range = is_int(value) and not least <= value <= most
+    if out_of_range or len(getattr(value, "shape", ())) not in ranks:
+        raise refusal(ValueError, name, expected, value)
+
+
+def _check_key(key: Any) -> None:
+    expected = "two words: ints in [0, 2**32), or a tensor (2,) of ints"
+    words = key.tolist() if isinstance(key, np.ndarray) else key
+    if isinstance(words, (list, tuple)):
+        for i, word in enumerate(words):
+            _check_ints(word, f"key[{i}]", "an int in [0, 2**32)", most=_MASK)
+        count = len(words)
+    else:
+        _check_ints(key, "key", expected, ranks=(1,))
+        count = key.shape[0]
+    if count != 2:
+        raise refusal(ValueError, "key", expected, key)
+
+
+def _checked_shape(shape: Any) -> tuple[Any, ...]:
+    sequence = hasattr(shape, "__getitem__") and getattr(shape, "ndim", 1) == 1
+    if not sequence or isinstance(shape, (str, bytes, dict)):
+        raise refusal(TypeError, "shape", "a sequence of sizes", shape)
+    for i, size in enumerate(shape):
+        _check_ints(size, f"shape[{i}]")
+    return tuple(shape)
+
+
+def _check_ops(ops: Any) -> None:
+    if ops is not np and ops is not keras_ops:
+        raise refusal(TypeError, "ops", "keras.ops or numpy", ops)

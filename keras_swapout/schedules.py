@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
+
+from keras_swapout.arguments import checked, checked_count, checked_number, refusal
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["constant", "linear", "per_block", "per_stage", "probability"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def linear(start: float, stop: float, num: int) -> list[float]:
@@ -33,7 +45,7 @@ def linear(start: float, stop: float, num: int) -> list[float]:
     Source: Swapout (Singh, Hoiem, Forsyth 2016), section 4, "Linear(a, b)".
     """
     start, stop = probability(start, "start"), probability(stop, "stop")
-    num = _count(num)
+    num = checked_count(num, "num")
     if num == 1:
         return [start]
     # Not start + i * step: both ends have to be exact, since 0 and 1 are special.
@@ -55,7 +67,7 @@ def constant(value: float, num: int) -> list[float]:
     >>> constant(0.5, 3)
     [0.5, 0.5, 0.5]
     """
-    return [probability(value, "value")] * _count(num)
+    return [probability(value, "value")] * checked_count(num, "num")
 
 
 def per_stage(values: Sequence[float], num: int) -> list[float]:
@@ -68,19 +80,19 @@ def per_stage(values: Sequence[float], num: int) -> list[float]:
         num: number of blocks, an int >= 1, at least one for each stage.
 
     Raises:
-        TypeError: an argument is not a number. ValueError: it is out of range.
+        TypeError: `values` is no sequence of numbers, or `num` no int. ValueError: a number is out
+            of range, or there are none or more of them than blocks.
 
     Example:
 
     >>> per_stage([0.9, 0.8, 0.5], 6)
     [0.9, 0.9, 0.8, 0.8, 0.5, 0.5]
     """
-    values = [probability(value, "values") for value in values]
-    if not 1 <= len(values) <= _count(num):
-        raise ValueError(
-            f"Argument `values` must hold 1 to num={num} probabilities. Received: {len(values)}"
-        )
-    return [values[block * len(values) // num] for block in range(num)]
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
+        raise refusal(TypeError, "values", "a sequence of numbers in [0, 1]", values)
+    return _in_parts(_probabilities(list(values), "values"), checked_count(num, "num"), "values")
 
 
 def per_block(
@@ -98,27 +110,47 @@ def per_block(
         A function (block_index, number_of_blocks) -> layer.
 
     Raises:
-        TypeError, ValueError: a schedule is not a number in [0, 1] or a sequence of them.
+        TypeError: `layer` makes no layers; a schedule is not a number, a tuple or a list of them.
+            ValueError: a number is out of range; in a network, there are more stages than blocks.
 
     Example:
 
+    >>> import keras
     >>> merge = per_block(keras.layers.Dropout, rate=(0.0, 0.5))
     >>> [merge(i, 3).rate for i in range(3)]
     [0.0, 0.25, 0.5]
     """
-    checked = {}
-    for name, value in schedules.items():
-        values = value if isinstance(value, (tuple, list)) else [value]
-        checked[name] = [probability(v, name) for v in values]
+    if not callable(layer) or hasattr(layer, "built"):  # one that is made can't be in every block
+        raise refusal(TypeError, "layer", "a layer class or a function that makes layers", layer)
+    thetas = {name: _probabilities(value, name) for name, value in schedules.items()}
 
     def merge(block: int, blocks: int) -> keras.Layer:
-        return layer(**{name: _over(values, blocks)[block] for name, values in checked.items()})
+        blocks = checked_count(blocks, "blocks")
+        expected = f"an int in [0, {blocks})"
+        checked(block, numbers.Integral, "block", expected, lambda n: 0 <= n < blocks)
+        over_depth = {name: _over(values, blocks, name) for name, values in thetas.items()}
+        return layer(**{name: values[block] for name, values in over_depth.items()})
 
     return merge
 
 
-def _over(values, num):
-    return linear(*values, num) if len(values) == 2 else per_stage(values, num)
+def _over(values, num, name):
+    return linear(*values, num) if len(values) == 2 else _in_parts(values, num, name)
+
+
+def _in_parts(values, num, name):
+    if len(values) > num:
+        raise refusal(ValueError, name, f"at most {num} numbers, one for each block", values)
+    return [values[block * len(values) // num] for block in range(num)]
+
+
+def _probabilities(values, name):
+    """A number or several, as a list."""
+    if not isinstance(values, (tuple, list)):
+        return [probability(values, name)]
+    if not values:
+        raise refusal(ValueError, name, "one number or more", values)
+    return [probability(value, f"{name}[{i}]") for i, value in enumerate(values)]
 
 
 def probability(value: float, name: str) -> float:
@@ -134,22 +166,4 @@ def probability(value: float, name: str) -> float:
         ...
     ValueError: Argument `theta` must be a number in [0, 1]. Received: theta=1.5
     """
-    message = f"Argument `{name}` must be a number in [0, 1]. Received: {name}={value!r}"
-    if isinstance(value, (bool, np.bool_, str)):
-        raise TypeError(message)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(message) from None
-    if not 0.0 <= number <= 1.0:  # also refuses NaN
-        raise ValueError(message)
-    return number
-
-
-def _count(num: int) -> int:
-    message = f"Argument `num` must be an int >= 1. Received: num={num!r}"
-    if not isinstance(num, int) or isinstance(num, bool):
-        raise TypeError(message)
-    if num < 1:
-        raise ValueError(message)
-    return num
+    return checked_number(value, lambda p: 0 <= p <= 1, name, "a number in [0, 1]")

@@ -1,5 +1,6 @@
 """The random field: the same bits everywhere, exact probabilities, and no structure."""
 
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from refusals import NO_FLAG, NO_INT, NO_NUMBER, NO_PROBABILITY, NO_SIZE, TENSOR, refuses
 from scipy import stats
 
 from keras_swapout import random
@@ -151,11 +153,80 @@ def test_keys_come_from_the_seed_generator_and_advance():
     assert keys == [[2**31 - 1, step] for step in range(3)]
 
 
+ROWS, INDEX = random.rows(2, 2), np.arange(2)[None]
+CALLS = [
+    (random.key, dict(seed_generator=None)),
+    (random.words, dict(key=[1, 0], shape=(3,), view=0, offset=0, ops=np)),
+    (random.rows, dict(count=4, first=2, offset=0, views=2, complementary=True)),
+    (random.words_at, dict(key=[1, 0], rows=ROWS, index=INDEX, stride=2)),
+    (random.sample_words, dict(key=[1, 0], rows=ROWS, shape=(3,))),
+    (random.halves, dict(word=np.uint32(7), ops=np)),
+    (random.threshold, dict(probability=0.5)),
+    (random.replica_offset, dict(samples=3)),
+]
+NO_PLACE = (*NO_SIZE[:-1], [1, 2])
+#: For each argument what has a wrong type and what a wrong value.
+WRONG = {
+    "seed_generator": ((*NO_INT, 7, [7, 0]), ()),
+    "key": ((*NO_PLACE[:-1], 5), ([1], [1, 2, 3], (), ops.ones((2, 1), "int32"), np.array(1))),
+    "shape": ((*NO_PLACE[:-1], 5, np.array(3)), ()),
+    "view": (NO_INT, (-1, 2**33)),
+    "offset": (NO_PLACE, (np.array([1]),)),
+    "count": (NO_PLACE, (-1, np.int64(-1), np.array([1]))),
+    "first": (NO_PLACE, (-1, 0)),
+    "views": (NO_INT, (0, -1)),
+    "complementary": (NO_FLAG, ()),
+    "rows": ((*NO_SIZE, 2, (1, 0, None)), ()),
+    "index": ((*NO_PLACE, 3), (np.array(3),)),
+    "stride": (NO_PLACE, (-1,)),
+    "word": (NO_PLACE, (-1, 2**32)),
+    "ops": ((None, "numpy", math), ()),
+    "probability": ([x for x in NO_NUMBER if x is not TENSOR], NO_PROBABILITY),
+    "samples": (NO_PLACE, (-1,)),
+}
+
+
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("view", [-1, 1.0, True, None])
-def test_a_bad_view_is_refused(view):
-    with pytest.raises(ValueError, match="view"):
-        random.words([0, 0], (3,), view=view)
+@pytest.mark.parametrize("function, arguments", CALLS, ids=lambda x: getattr(x, "__name__", ""))
+def test_bad_arguments(function, arguments):
+    for name in arguments:
+        types, values = WRONG[name]
+        call = lambda value, name=name: function(**{**arguments, name: value})  # noqa: E731
+        refuses(call, name, types, TypeError)
+        refuses(call, name, values, ValueError)
+
+
+@pytest.mark.tensorflow
+def test_bad_parts_of_arguments():
+    for word in (-1, 2**32):
+        refuses(lambda word: random.words([0, word], (3,)), "key[1]", [word], ValueError)
+    refuses(lambda word: random.words([word, 0], (3,)), "key[0]", (1.5, True, "1", None), TypeError)
+    refuses(lambda size: random.words([0, 0], (2, size)), "shape[1]", (2.5, True, None), TypeError)
+    refuses(lambda size: random.words([0, 0], (2, size)), "shape[1]", (-1,), ValueError)
+
+
+@pytest.mark.tensorflow
+def test_numbers_of_numpy_are_numbers():
+    assert random.threshold(np.float32(0.5)) == 32768
+    one = np.int64(1)
+    expected = numpy_words([1, 1], (1, 1), view=1, offset=1)
+    for key in ([one, one], np.array([1, 1], "uint32"), ops.convert_to_tensor([1, 1])):
+        found = numpy_words(key, np.array([1, 1]), view=one, offset=ops.convert_to_tensor(1))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's symbolic sizes")
+def test_a_batch_of_a_size_to_be_given_later():
+    import jax
+    from jax import export
+
+    def field(x):
+        rows = random.rows(x.shape[0], x.shape[0], random.replica_offset(x.shape[0]))
+        return random.sample_words([1, 0], rows, x.shape[1:])
+
+    symbolic = jax.ShapeDtypeStruct(export.symbolic_shape("batch, 3"), "float32")
+    words = export.export(jax.jit(field))(symbolic).call(np.zeros((2, 3), "float32"))
+    np.testing.assert_array_equal(as_uint32(words), numpy_words([1, 0], (2, 3)))
 
 
 @pytest.mark.tensorflow

@@ -1,8 +1,13 @@
 """TensorFlow: graph mode fuses nothing, so a kernel is compiled on its own."""
 
 import functools
+import sys
+import weakref
 
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import func_graph_from_py_func
+
+from keras_swapout.backend.callers import nearest
 
 INDEX_DTYPE = "int64"  # its Range has no uint32 kernel; XLA drops the upper half
 
@@ -16,6 +21,17 @@ def replica_id():
 
 def replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def total(x):
+    if replica_id() is None:
+        return x
+    return tf.distribute.get_replica_context().all_reduce("SUM", x)
+
+
+def held(variable):
+    with tf.init_scope():  # out of what is being traced
+        return variable.numpy()
 
 
 def fused(function):
@@ -75,3 +91,57 @@ def on_replicas(model):
         return step(strategy.experimental_distribute_values_from_function(share))
 
     return run
+
+
+# `keras.remat` is `tf.recompute_grad`, which runs a function in `inner` and again for the gradient
+# in `inner_recompute_grad`. Both see the one tuple `args`, by which they are known to belong
+# together. tests/layers/test_recomputed.py names the versions that it was tried with.
+
+
+def _codes(code):
+    yield code.co_name, code
+    for inner in code.co_consts:
+        if hasattr(inner, "co_consts"):
+            yield from _codes(inner)
+
+
+_RECOMPUTE = dict(_codes(tf.recompute_grad.__code__))
+_FIRST, _AGAIN = (_RECOMPUTE.get(name) for name in ("inner", "inner_recompute_grad"))
+_TRACING = func_graph_from_py_func.__code__
+_WATCHED = frozenset(map(id, (_FIRST, _AGAIN, _TRACING)))
+#: For each generator what it drew and may have to draw again: {id of args: (call, draws)}.
+_drawn = weakref.WeakKeyDictionary()
+_MOST = 4096  # calls with a gradient to come; the oldest are over, which nobody says
+
+
+def once(generator, draw):
+    return _once(generator, draw, sys._getframe())
+
+
+def _once(generator, draw, frame):
+    frame = found = nearest(_WATCHED, frame)
+    while frame is not None and frame.f_code is _TRACING:
+        frame = nearest(_WATCHED, frame.f_back)
+    if frame is None:
+        return draw()
+    if frame is not found:
+        raise RuntimeError(
+            "keras.remat can't go around a tf.function, tf.cond or tf.while_loop with a layer that "
+            "draws masks in training: they would be others where it is computed again. Put it "
+            "inside"
+        )
+    calls, args = _drawn.setdefault(generator, {}), id(frame.f_locals["args"])
+    if frame.f_code is _AGAIN:
+        draws = calls[args][1]
+        draws.append(draws.pop(0))  # once around is once through, however often it is run again
+        return draws[-1]
+    # The id may have been that of an earlier call. Each has a watcher of its own around it.
+    call = frame.f_back.f_locals["variable_watcher"]
+    if args not in calls or calls[args][0] is not call:
+        calls.pop(args, None)
+        calls[args] = call, []
+        if len(calls) > _MOST:
+            del calls[next(iter(calls))]
+    value = _once(generator, draw, frame.f_back)  # what goes on around may itself be run again
+    calls[args][1].append(value)
+    return value

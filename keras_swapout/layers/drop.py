@@ -116,7 +116,8 @@ def drop_block(
         Y = keep * X * (units / units kept),   keep = 0 in blocks around Bernoulli(gamma) centres,
         gamma = rate / (b_h b_w) * H W / ((H - b_h + 1) (W - b_w + 1))
 
-    Blocks lie inside the map and may overlap; each channel of a sample draws its own.
+    Blocks lie inside the map and may overlap; each channel of a sample draws its own. The units are
+    counted in the whole batch, that of all replicas.
 
     Args:
         x: a tensor (N, H, W, C), or (N, C, H, W) with `channel_axis=1`, of floating dtype.
@@ -140,10 +141,7 @@ def drop_block(
     shape = ops.shape(x)
     samples, channels = shape[0], shape[channel_axis]
     sides = shape[2:4] if first else shape[1:3]
-    blocks = [
-        min(block, side) if isinstance(side, int) else block
-        for block, side in zip(block_size, sides, strict=True)
-    ]
+    blocks, sides = zip(*map(_fitted, block_size, sides), strict=True)
     # A block is known by its first corner: there is one place for each way it can lie in the map.
     corners = [side - block + 1 for side, block in zip(sides, blocks, strict=True)]
     area, places = (ops.cast(a * b, "float32") for a, b in (sides, corners))
@@ -155,7 +153,22 @@ def drop_block(
     edges = [(block - 1, block - 1) for block in blocks]
     padded = ops.pad(ops.cast(chosen, x.dtype), [(0, 0), *edges, (0, 0)])
     dropped = ops.max_pool(padded, tuple(blocks), 1, "valid", data_format="channels_last")
-    keep = ops.equal(ops.transpose(dropped, (0, 3, 1, 2)) if first else dropped, 0)
+    dropped = ops.transpose(dropped, (0, 3, 1, 2)) if first else dropped
+    if not all(isinstance(side, int) for side in sides):
+        dropped = dropped[tuple(slice(n) for n in shape)]
+    keep = ops.equal(dropped, 0)
     kept = ops.sum(ops.cast(keep, "float32"))
     units = ops.cast(ops.size(keep), "float32")
-    return gate(keep, x, units / ops.maximum(kept, 1))
+    units, kept = backend.total([units, kept])
+    return gate(keep, x, backend.untaped(units / ops.maximum(kept, 1)))
+
+
+def _fitted(block, side):
+    """A block and a side that it fits in, with the same gamma as the map has.
+
+    A block larger than the map is the whole map. Where the side of the map is not known yet, the
+    block can't be made smaller; then the map is taken to be as large as the block, and cut off.
+    """
+    if isinstance(side, int):
+        return min(block, side), side
+    return block, ops.maximum(side, block)

@@ -8,26 +8,26 @@ The paper came without code; how masks are drawn here is this package's own.
 
 from __future__ import annotations
 
-import numbers
+import math
 from typing import Any
 
 import keras
 
 from keras_swapout import random
-from keras_swapout.arguments import checked_number
-from keras_swapout.layers.base import RandomLayer
+from keras_swapout.arguments import checked_flag, is_int, refusal
+from keras_swapout.layers.base import Probability, RandomLayer, one_number
 from keras_swapout.layers.drop import drop_block, drop_cells
 
 
 class _Dropout(RandomLayer):
     """Dropout at a `rate`: the identity at inference, `drop` in training."""
 
-    probabilities = ("rate",)
+    rate = Probability(0)
+    ranks: tuple[float, float] = (2, math.inf)  # the least and the most axes of an input
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate = checked_number(rate, lambda n: 0 <= n < 1, "rate", "a number in [0, 1)")
-        self._make_variables()
+        self._hold(one_number(rate, lambda n: 0 <= n < 1, "rate", "a number in [0, 1)"))
 
     @property
     def stochastic(self) -> bool:
@@ -43,10 +43,27 @@ class _Dropout(RandomLayer):
         """Share of the units that both of two complementary views must drop."""
         return max(0.0, 2 * self.rate - 1)
 
+    def _check(self, inputs: Any) -> None:
+        dtype = getattr(inputs, "dtype", None)
+        if dtype is None or not keras.backend.is_float_dtype(dtype):
+            received = type(inputs) if dtype is None else keras.backend.standardize_dtype(dtype)
+            raise TypeError(
+                f"Argument `inputs` of layer {self.name!r} must be a tensor of floating dtype. "
+                f"Received: {received}"
+            )
+        least, most = self.ranks
+        if not least <= len(inputs.shape) <= most:
+            rank = f"{least}" if least == most else f">= {least}"
+            raise ValueError(
+                f"Argument `inputs` of layer {self.name!r} must have rank {rank}. "
+                f"Received: shape {tuple(inputs.shape)}"
+            )
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or not self.stochastic:
             return inputs
-        return self.drop(inputs, random.key(self.seed_generator))
+        with self._drawing() as key:
+            return self.drop(inputs, key)
 
     def drop(self, x: Any, key: Any) -> Any:
         raise NotImplementedError
@@ -57,7 +74,9 @@ class _Dropout(RandomLayer):
 
 @keras.saving.register_keras_serializable("keras_swapout")
 class BDropDML(_Dropout):
-    """Drops whole channels of a sample; in the two views of `RBlock`, complementary channels.
+    """Drops channels, for difference-maximizing sub-models; `rate` is the probability of DROPPING.
+
+    Whole channels of a sample, and in the two views that `RBlock` compares complementary ones.
 
         training:   Y = keep * X / (1 - rate),   one keep ~ Bernoulli(1 - rate) for each sample and
                     channel
@@ -71,13 +90,14 @@ class BDropDML(_Dropout):
         adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
             and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
             then has two weights.
-        seed: an int in [0, 2**31), or None for a random one.
+        seed: an int in [0, 2**31), or None for a random one. The place in the sequence of masks is
+            kept in `.keras` and `.weights.h5` files, not in legacy `.h5` files.
 
     Call with a tensor (batch, ..., channels) of rank >= 2 and floating dtype.
 
     Raises:
-        TypeError: `rate` is no number. ValueError: an argument is out of range; the input has no
-            channels.
+        TypeError: an argument has the wrong type, or the input no floating dtype. ValueError: an
+            argument is out of range; the input has no channels.
 
     Example:
 
@@ -97,15 +117,16 @@ class BDropDML(_Dropout):
         super().__init__(rate, seed=seed, **kwargs)
 
     def drop(self, x: Any, key: Any) -> Any:
-        rank = _rank(x, self.name, least=2)
-        blocks: list[int | None] = [None] * rank
+        blocks: list[int | None] = [None] * len(x.shape)
         blocks[self.channel_axis] = 1
         return drop_cells(x, key, self.rate_in_force, blocks[1:], self.channel_axis)
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
 class SDropDML(_Dropout):
-    """Drops contiguous regions of a sample; in the two views of `RBlock`, complementary regions.
+    """Drops regions, for difference-maximizing sub-models; `rate` is the probability of DROPPING.
+
+    Contiguous regions, and in the two views of a sample that `RBlock` compares complementary ones.
 
         training:   Y = keep * X / (1 - rate),   one keep ~ Bernoulli(1 - rate) for each cell of a
                     grid with cells of `block_size`, shifted at random for each sample
@@ -125,13 +146,15 @@ class SDropDML(_Dropout):
         adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
             and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
             then has two weights.
-        seed: an int in [0, 2**31), or None for a random one.
+        seed: an int in [0, 2**31), or None for a random one. The place in the sequence of masks is
+            kept in `.keras` and `.weights.h5` files, not in legacy `.h5` files.
 
     Call with a tensor (batch, *spatial, channels) of rank >= 3 and floating dtype.
 
     Raises:
-        TypeError: an argument has the wrong type. ValueError: it is out of range; the input has no
-            spatial axis, or another number of them than `block_size`.
+        TypeError: an argument has the wrong type, or the input no floating dtype. ValueError: an
+            argument is out of range; the input has no spatial axis, or another number of them than
+            `block_size`.
 
     Example:
 
@@ -145,6 +168,7 @@ class SDropDML(_Dropout):
     """
 
     arguments = ("rate", "block_size", "per_channel")
+    ranks = (3, math.inf)
 
     def __init__(
         self,
@@ -156,16 +180,13 @@ class SDropDML(_Dropout):
     ) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         self.block_size = _block_size(block_size)
-        self.per_channel = bool(per_channel)
+        if isinstance(self.block_size, tuple):
+            self.ranks = (len(self.block_size) + 2,) * 2
+        self.per_channel = checked_flag(per_channel, "per_channel")
 
     def drop(self, x: Any, key: Any) -> Any:
-        axes = _rank(x, self.name, least=3) - 2
+        axes = len(x.shape) - 2
         sizes = self.block_size if isinstance(self.block_size, tuple) else (self.block_size,) * axes
-        if len(sizes) != axes:
-            raise ValueError(
-                f"Argument `inputs` of layer {self.name!r} must have {len(sizes)} spatial axes, as "
-                f"block_size={self.block_size} has. Received: shape {tuple(x.shape)}"
-            )
         blocks: list[int | None] = list(sizes)
         channel = 1 if self.per_channel else None
         blocks.insert(0 if self.channel_axis == 1 else axes, channel)
@@ -174,7 +195,9 @@ class SDropDML(_Dropout):
 
 @keras.saving.register_keras_serializable("keras_swapout")
 class DropBlock2D(_Dropout):
-    """The published DropBlock, the baseline that the region layers are held against.
+    """DropBlock on maps: drops blocks; `rate` is about the probability of DROPPING a unit.
+
+    As published: the baseline that the region layers are held against.
 
         training:   Y = keep * X * (units / units kept),   keep = 0 in blocks around centres that
                     each channel of a sample draws with probability gamma
@@ -196,14 +219,14 @@ class DropBlock2D(_Dropout):
         adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
             and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
             then has two weights.
-        seed: an int in [0, 2**31), or None for a random one.
+        seed: an int in [0, 2**31), or None for a random one. The place in the sequence of masks is
+            kept in `.keras` and `.weights.h5` files, not in legacy `.h5` files.
 
-    Call with a tensor (batch, height, width, channels) of floating dtype. Where a side of it is not
-    known before run time, it must be at least `block_size`.
+    Call with a tensor (batch, height, width, channels) of floating dtype.
 
     Raises:
-        TypeError: an argument has the wrong type. ValueError: it is out of range; the input has not
-            rank 4.
+        TypeError: an argument has the wrong type, or the input no floating dtype. ValueError: an
+            argument is out of range; the input has not rank 4.
 
     Example:
 
@@ -219,6 +242,7 @@ class DropBlock2D(_Dropout):
     """
 
     arguments = ("rate", "block_size")
+    ranks = (4, 4)
     overlap = 0.0  # its views are independent, whatever the rate
 
     def __init__(
@@ -231,41 +255,20 @@ class DropBlock2D(_Dropout):
         super().__init__(rate, seed=seed, **kwargs)
         self.block_size = _block_size(block_size)
         if isinstance(self.block_size, tuple) and len(self.block_size) != 2:
-            raise ValueError(
-                "Argument `block_size` must be an int or a pair (height, width). "
-                f"Received: block_size={block_size!r}"
-            )
+            expected = "an int >= 1 or a pair (height, width) of them"
+            raise refusal(ValueError, "block_size", expected, block_size)
 
     def drop(self, x: Any, key: Any) -> Any:
-        if len(x.shape) != 4:
-            raise ValueError(
-                f"Argument `inputs` of layer {self.name!r} must have rank 4: (batch, height, "
-                f"width, channels) or (batch, channels, height, width). "
-                f"Received: shape {tuple(x.shape)}"
-            )
         size = self.block_size
         size = size if isinstance(size, tuple) else (size,) * 2
         return drop_block(x, key, self.rate_in_force, size, self.channel_axis)
 
 
 def _block_size(value: Any) -> int | tuple[int, ...]:
-    message = (
-        "Argument `block_size` must be an int >= 1 or a tuple of them. "
-        f"Received: block_size={value!r}"
-    )
+    expected = "an int in [1, 2**31) or a tuple of them"
     sizes = value if isinstance(value, (tuple, list)) else (value,)
-    if not all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in sizes):
-        raise TypeError(message)
-    if not sizes or min(sizes) < 1:
-        raise ValueError(message)
+    if not all(map(is_int, sizes)):
+        raise refusal(TypeError, "block_size", expected, value)
+    if not sizes or not 1 <= min(sizes) <= max(sizes) < 2**31:  # places are words of 32 bits
+        raise refusal(ValueError, "block_size", expected, value)
     return tuple(map(int, sizes)) if isinstance(value, (tuple, list)) else int(value)
-
-
-def _rank(x: Any, name: str, least: int) -> int:
-    rank = len(x.shape)
-    if rank < least:
-        raise ValueError(
-            f"Argument `inputs` of layer {name!r} must have rank >= {least}. "
-            f"Received: shape {tuple(x.shape)}"
-        )
-    return rank

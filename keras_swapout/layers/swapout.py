@@ -13,17 +13,18 @@ import keras
 from keras import ops
 
 from keras_swapout import random
-from keras_swapout.arguments import one_of
-from keras_swapout.layers.base import RandomLayer
+from keras_swapout.arguments import checked_flag, one_of
+from keras_swapout.layers.base import Probability, RandomLayer, one_number
 from keras_swapout.layers.merge import COUPLINGS, GRANULARITIES, merge
-from keras_swapout.schedules import probability
 
 CERTAIN = {0, random.LEVELS}  # thresholds that draw nothing
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
 class Swapout(RandomLayer):
-    """Stochastic merge of a residual block: each unit reports 0, X, F(X) or X + F(X).
+    """Swapout: `theta_1`, `theta_2` are the probabilities of KEEPING X and F(X), which are added.
+
+    A stochastic merge of a residual block: each unit reports 0, X, F(X) or X + F(X).
 
         training:   Y = Theta1 * X + Theta2 * F(X),   Theta_i ~ Bernoulli(theta_i)
         inference:  Y = theta_1 X + theta_2 F(X)      (the expectation, exactly)
@@ -32,8 +33,9 @@ class Swapout(RandomLayer):
     plain X + F(X) in inference, which costs nothing and needs nothing of this package.
 
     It is called on a pair `[x, fx]` and replaces `keras.layers.Add`. `x` and `fx` have one shape
-    (batch, ...) and one floating dtype; so has the result. (Under a mixed-precision policy Keras
-    casts both to the compute dtype first.)
+    (batch, ...) and one floating dtype; so has the result. Shapes are not broadcast, as they are by
+    `Add`: it would be open which units share a mask. Dtypes may differ where Keras is told to which
+    one to cast: where the layer is given a `dtype`, and under a mixed-precision policy.
 
     Args:
         theta_1: probability of keeping X, in [0, 1].
@@ -51,10 +53,12 @@ class Swapout(RandomLayer):
             0.7)` and `keras_swapout.callbacks.Ramp` change them without compiling anything again.
             The layer then has two weights.
         seed: an int in [0, 2**31), or None for a random one. Two layers with the same seed draw
-            the same masks.
+            the same masks. The place in their sequence is kept in `.keras` and `.weights.h5` files;
+            a legacy `.h5` file has none for it, and masks begin again.
 
     Raises:
-        TypeError: a theta is not a number; the dtypes of the inputs differ or are not floating.
+        TypeError: an argument has the wrong type; the dtypes of the inputs differ or are not
+            floating.
         ValueError: a theta is NaN or outside [0, 1] or does not fit the coupling; `coupling`,
             `granularity` or `data_format` is unknown; the inputs are not a pair of one shape.
 
@@ -73,7 +77,7 @@ class Swapout(RandomLayer):
     """
 
     arguments = ("theta_1", "theta_2", "coupling", "granularity", "rescale")
-    probabilities = ("theta_1", "theta_2")
+    theta_1, theta_2 = Probability(0), Probability(1)
 
     def __init__(
         self,
@@ -89,24 +93,26 @@ class Swapout(RandomLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(seed=seed, data_format=data_format, adjustable=adjustable, **kwargs)
-        self.theta_1 = probability(theta_1, "theta_1")
-        self.theta_2 = probability(theta_2, "theta_2")
+        self._casts = self.autocast and (
+            kwargs.get("dtype") is not None or self.compute_dtype != self.variable_dtype
+        )
+        thetas = _theta(theta_1, "theta_1"), _theta(theta_2, "theta_2")
         self.coupling = one_of(coupling, COUPLINGS, "coupling")
         self.granularity = one_of(granularity, GRANULARITIES, "granularity")
-        self.rescale = bool(rescale)
-        required = {"shared": self.theta_1, "complementary": 1.0 - self.theta_1}
-        if abs(self.theta_2 - required.get(coupling, self.theta_2)) > 1e-6:
+        self.rescale = checked_flag(rescale, "rescale")
+        required = {"shared": thetas[0], "complementary": 1.0 - thetas[0]}
+        if abs(thetas[1] - required.get(coupling, thetas[1])) > 1e-6:
             raise ValueError(
                 f"Argument `theta_2` must be {required[coupling]:g} for coupling={coupling!r} with "
                 f"theta_1={theta_1}. Received: theta_2={theta_2}"
             )
-        if self.rescale and 0 in map(random.threshold, (self.theta_1, self.theta_2)):
+        if self.rescale and 0 in map(random.threshold, thetas):
             raise ValueError(
-                "Argument `rescale=True` divides by theta_1 and theta_2, so both must be at least "
-                "2**-17, the smallest probability that is not drawn as 0. "
-                f"Received: theta_1={theta_1}, theta_2={theta_2}"
+                "Argument `rescale` must be False unless theta_1 and theta_2, by which it divides, "
+                "are at least 2**-17, the smallest probability that is not drawn as 0. "
+                f"Received: rescale=True with theta_1={theta_1}, theta_2={theta_2}"
             )
-        self._make_variables()
+        self._hold(*thetas)
 
     @property
     def stochastic(self) -> bool:
@@ -122,10 +128,8 @@ class Swapout(RandomLayer):
         thetas = thetas + (1 - self.ramp) * (1 - thetas)
         return thetas[0], thetas[1]
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # Before Keras casts the inputs: once cast, a difference of dtypes can't be seen.
-        _check_pair(inputs, self.name, casts=self.compute_dtype != self.variable_dtype)
-        return super().__call__(inputs, *args, **kwargs)
+    def _check(self, inputs: Any) -> None:
+        _check_pair(inputs, self.name, self._casts)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x, fx = inputs
@@ -135,16 +139,17 @@ class Swapout(RandomLayer):
         if not training:
             weights = (1.0, 1.0) if self.rescale else (theta_1, theta_2)
             return ops.add(_scaled(x, weights[0]), _scaled(fx, weights[1]))
-        return merge(
-            x,
-            fx,
-            random.key(self.seed_generator),
-            (theta_1, theta_2),
-            (1 / theta_1, 1 / theta_2) if self.rescale else (1.0, 1.0),
-            self.coupling,
-            self.granularity,
-            channel_axis=self.channel_axis,
-        )
+        with self._drawing() as key:
+            return merge(
+                x,
+                fx,
+                key,
+                (theta_1, theta_2),
+                (1 / theta_1, 1 / theta_2) if self.rescale else (1.0, 1.0),
+                self.coupling,
+                self.granularity,
+                channel_axis=self.channel_axis,
+            )
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """The masks of both inputs, joined as `keras.layers.Add` does."""
@@ -158,7 +163,7 @@ class Swapout(RandomLayer):
 
 @keras.saving.register_keras_serializable("keras_swapout")
 class ResidualDropout(Swapout):
-    """Dropout on the output of a residual block: one Theta for both terms.
+    """Residual dropout: `theta` is the probability of KEEPING a unit of X + F(X).
 
         training:   Y = Theta * (X + F(X)),   Theta ~ Bernoulli(theta), one for each unit
         inference:  Y = theta (X + F(X))
@@ -182,19 +187,16 @@ class ResidualDropout(Swapout):
     """
 
     arguments = ("theta", "granularity", "rescale")
+    theta = Probability(0)
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
-        theta = probability(theta, "theta")
+        theta = _theta(theta, "theta")
         super().__init__(theta, theta, coupling="shared", **kwargs)
-
-    @property
-    def theta(self) -> float:
-        return self.theta_1
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
 class SkipForward(Swapout):
-    """Either the skip or the block, unit by unit: an interpolation of the two.
+    """Skip or forward: `theta` is the probability of KEEPING X; a unit that drops it keeps F(X).
 
         training:   Y = Theta * X + (1 - Theta) * F(X),   Theta ~ Bernoulli(theta)
         inference:  Y = theta X + (1 - theta) F(X)
@@ -218,19 +220,18 @@ class SkipForward(Swapout):
     """
 
     arguments = ("theta", "granularity", "rescale")
+    theta = Probability(0)
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
-        theta = probability(theta, "theta")
+        theta = _theta(theta, "theta")
         super().__init__(theta, 1.0 - theta, coupling="complementary", **kwargs)
-
-    @property
-    def theta(self) -> float:
-        return self.theta_1
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
 class StochasticDepth(Swapout):
-    """Drops a whole residual block at random: the network is shallower in training.
+    """Stochastic depth: `survival_probability` is that of KEEPING a residual block, whole.
+
+    Where it is dropped, the network is shallower in training.
 
         training:   Y = X + Theta * F(X),   Theta ~ Bernoulli(survival_probability)
         inference:  Y = X + survival_probability F(X)
@@ -257,16 +258,17 @@ class StochasticDepth(Swapout):
     """
 
     arguments = ("survival_probability", "granularity", "rescale")
+    survival_probability = Probability(1)
 
     def __init__(
         self, survival_probability: float = 0.5, granularity: str = "batch", **kwargs: Any
     ) -> None:
-        theta = probability(survival_probability, "survival_probability")
+        theta = _theta(survival_probability, "survival_probability")
         super().__init__(1.0, theta, granularity=granularity, **kwargs)
 
-    @property
-    def survival_probability(self) -> float:
-        return self.theta_2
+
+def _theta(value: Any, name: str) -> float:
+    return one_number(value, lambda p: 0 <= p <= 1, name, "a number in [0, 1]")
 
 
 def _scaled(x: Any, weight: Any) -> Any:
@@ -295,13 +297,14 @@ def _check_pair(inputs: Any, name: str, casts: bool) -> None:
         )
     if len(a) != len(b) or any(None not in (m, n) and m != n for m, n in zip(a, b, strict=True)):
         raise ValueError(
-            f"Argument `inputs` of layer {name!r}: x and fx must have the same shape. "
-            f"Received: x {a}, fx {b}"
+            f"Argument `inputs` of layer {name!r}: x and fx must have the same shape (they are not "
+            f"broadcast). Received: x {a}, fx {b}"
         )
     dtypes = [keras.backend.standardize_dtype(value.dtype) for value in inputs]
     floating = all(keras.backend.is_float_dtype(dtype) for dtype in dtypes)
     if not floating or (dtypes[0] != dtypes[1] and not casts):
         raise TypeError(
-            f"Argument `inputs` of layer {name!r}: x and fx must have the same floating dtype. "
+            f"Argument `inputs` of layer {name!r}: x and fx must have the same floating dtype, or "
+            "floating ones and the layer a `dtype` of its own, to which both are cast. "
             f"Received: x {dtypes[0]}, fx {dtypes[1]}"
         )

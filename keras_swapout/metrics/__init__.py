@@ -27,3 +27,7 @@ __all__ = [
     "mean_two_way_kl",
     "spread",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

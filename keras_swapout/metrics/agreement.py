@@ -5,9 +5,13 @@ Plain NumPy on predictions. `keras_swapout.consistency` makes the predictions.
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
+
+from keras_swapout.arguments import checked, checked_array
+from keras_swapout.metrics.inputs import TOLERANCE
 
 
 def mean_two_way_kl(full: Any, sub_models: Any, axis: int = -1) -> float:
@@ -18,13 +22,16 @@ def mean_two_way_kl(full: Any, sub_models: Any, axis: int = -1) -> float:
     Args:
         full: log probabilities p of the full model, (n, ..., outcomes).
         sub_models: log probabilities q of T sub-models, (T, n, ..., outcomes).
-        axis: axis of the outcomes.
+        axis: axis of the outcomes, an int < 0: counted from the end, as `sub_models` have one more
+            in front.
 
     Returns:
         A float >= 0, in nats.
 
     Raises:
-        ValueError: the shapes do not fit, or a value is NaN.
+        TypeError: an argument has the wrong type. ValueError: the shapes do not fit, a value is
+            NaN, or the values are no log probabilities, whose exponentials sum to 1 (give or take
+            0.05, for half precision).
 
     Example:
 
@@ -34,7 +41,9 @@ def mean_two_way_kl(full: Any, sub_models: Any, axis: int = -1) -> float:
 
     Source: the term that R-Block (Wang, Hu 2023) trains, here between sub-model and full model.
     """
-    full, sub_models = _checked(full, sub_models)
+    full, sub_models = _checked(full, sub_models, axis)
+    for name, values in (("full", full), ("sub_models", sub_models)):
+        _check_logarithms(name, np.exp(np.minimum(values, 99)).sum(axis=axis), least=1)
     # p - q sums to zero, so this is both directions at once.
     both = (np.exp(full) - np.exp(sub_models)) * (full - sub_models)
     return float(both.sum(axis=axis).mean() / 2)
@@ -43,7 +52,7 @@ def mean_two_way_kl(full: Any, sub_models: Any, axis: int = -1) -> float:
 def disagreement(full: Any, sub_models: Any, axis: int = -1) -> float:
     """Share of predictions in which a sub-model's most likely outcome is not the full model's.
 
-    Args, Raises: as `mean_two_way_kl`; probabilities or logits will do as well.
+    Args, Raises: as `mean_two_way_kl`, but probabilities or logits will do as well.
 
     Returns:
         A float in [0, 1].
@@ -53,7 +62,7 @@ def disagreement(full: Any, sub_models: Any, axis: int = -1) -> float:
     >>> disagreement([[0.6, 0.4]], [[[0.9, 0.1]], [[0.2, 0.8]]])
     0.5
     """
-    full, sub_models = _checked(full, sub_models)
+    full, sub_models = _checked(full, sub_models, axis)
     return float(np.mean(full.argmax(axis=axis) != sub_models.argmax(axis=axis)))
 
 
@@ -69,29 +78,49 @@ def spread(sub_models: Any) -> float:
         A float in [0, 0.71].
 
     Raises:
-        ValueError: fewer than two sub-models, or a value is NaN.
+        TypeError: `sub_models` is no array. ValueError: fewer than two sub-models, or a value is
+            NaN or above 0, as no log probability is.
 
     Example:
 
     >>> round(spread(np.log([[[0.5, 0.5]], [[0.7, 0.3]]])), 4)
     0.1414
     """
-    _, sub_models = _checked(sub_models[0], sub_models)
-    if len(sub_models) < 2:
+    sub_models = _numbers(sub_models, "sub_models")
+    if len(sub_models.shape) < 2 or len(sub_models) < 2 or not sub_models.size:
         raise ValueError(
-            "Argument `sub_models` must hold at least two sub-models. "
+            "Argument `sub_models` must hold at least two sub-models, (T, n, ..., outcomes). "
             f"Received: shape {sub_models.shape}"
         )
-    return float(np.exp(sub_models).std(axis=0, ddof=1).mean())
+    p = np.exp(np.minimum(sub_models, 99))
+    _check_logarithms("sub_models", p, least=0)
+    return float(p.std(axis=0, ddof=1).mean())
 
 
-def _checked(full, sub_models):
-    full, sub_models = np.asarray(full, np.float64), np.asarray(sub_models, np.float64)
-    if sub_models.shape[1:] != full.shape or not sub_models.size:
+def _check_logarithms(name, p, least):
+    """Whether exponentials are in [least, 1], give or take what half precision makes of them."""
+    if p.min() < least - TOLERANCE or p.max() > 1 + TOLERANCE:
+        what = "a sum of exponentials of 1" if least else "exponentials in [0, 1]"
+        raise ValueError(
+            f"Argument `{name}` must hold log probabilities, with {what}; of logits log_softmax "
+            f"makes them. Received: {p.min():g} .. {p.max():g}"
+        )
+
+
+def _checked(full, sub_models, axis):
+    full, sub_models = _numbers(full, "full"), _numbers(sub_models, "sub_models")
+    if not full.shape or sub_models.shape[1:] != full.shape or not sub_models.size:
         raise ValueError(
             "Arguments `full` and `sub_models` must have shapes (n, ...) and (sub-models, n, ...). "
             f"Received: {full.shape} and {sub_models.shape}"
         )
-    if np.isnan(full).any() or np.isnan(sub_models).any():
-        raise ValueError("Arguments `full` and `sub_models` must not be NaN. Received: NaN")
+    axes = range(-full.ndim, 0)
+    checked(axis, numbers.Integral, "axis", f"an int in {[*axes]}", lambda n: n in axes)
     return full, sub_models
+
+
+def _numbers(values, name):
+    values = checked_array(values, name).astype(np.float64, copy=False)
+    if np.isnan(values).any():
+        raise ValueError(f"Argument `{name}` must not be NaN. Received: NaN in {name}")
+    return values

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_swapout.arguments import checked_count, checked_flag, one_of
 from keras_swapout.metrics import histogram, inputs
 
+MOST_BINS = 10_000  # each confidence is compared with the edges of all
 BINNINGS = ("equal_width", "equal_mass")
 
 
@@ -20,7 +22,7 @@ class CompensatedSum(keras.metrics.Metric):
     samples the sum is as good as after one; without, it is off by 1e-3 for constant summands.
     """
 
-    def __init__(self, shape: tuple[int, ...], name: str | None, dtype: Any):
+    def __init__(self, shape: tuple[int, ...], name: str | None, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
         self.precision = inputs.precision(self.dtype)
         self.sums = self.add_variable(shape, "zeros", dtype=self.precision, name="sums")
@@ -41,17 +43,18 @@ class CompensatedSum(keras.metrics.Metric):
 class MeanOfSamples(CompensatedSum):
     """The weighted mean of one number per sample, `of_samples`."""
 
-    def __init__(self, from_logits: bool, name: str | None, dtype: Any):
+    def __init__(self, from_logits: bool, name: str | None, dtype: Any) -> None:
         super().__init__((2,), name, dtype)
-        self.from_logits = from_logits
+        self.from_logits = checked_flag(from_logits, "from_logits")
 
     def of_samples(self, target: Any, scores: Any) -> Any:
         """(n,) from targets and scores, both (n, classes)."""
         raise NotImplementedError
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        scores, leading = inputs.class_scores(y_pred, self.from_logits, self.precision)
-        weight = inputs.weights(sample_weight, leading, self.precision)
+        scores, weight, leading = inputs.class_scores(
+            y_pred, sample_weight, self.from_logits, self.precision
+        )
         target = inputs.targets(y_true, leading, scores.shape[-1], weight, self.precision)
         values = inputs.weighted(weight, self.of_samples(target, scores))
         self.add(ops.stack([ops.sum(values), ops.sum(weight)]))
@@ -88,8 +91,11 @@ class NegativeLogLikelihood(MeanOfSamples):
             weight 0 does not count, whatever its label and prediction are.
 
     Raises:
-        ValueError: the shapes do not fit; a label is out of range and its value is known. Inside a
-            compiled step it is not, and the result is NaN. So it is where a prediction is NaN.
+        TypeError: an argument has the wrong type. ValueError: the shapes do not fit; a label or a
+            weight is out of range, or without `from_logits` a row of `y_pred` is not in [0, 1] or
+            does not sum to 1 (give or take 0.05, for half precision), and its value is known.
+            Inside a compiled step it is not, and the result is NaN: of a model with logits, for
+            want of `from_logits=True`. So it is where a prediction is NaN.
 
     Example:
 
@@ -106,7 +112,7 @@ class NegativeLogLikelihood(MeanOfSamples):
         from_logits: bool = False,
         name: str | None = "negative_log_likelihood",
         dtype: Any = None,
-    ):
+    ) -> None:
         super().__init__(from_logits, name, dtype)
 
     def of_samples(self, target: Any, scores: Any) -> Any:
@@ -137,7 +143,7 @@ class BrierScore(MeanOfSamples):
 
     def __init__(
         self, from_logits: bool = False, name: str | None = "brier_score", dtype: Any = None
-    ):
+    ) -> None:
         super().__init__(from_logits, name, dtype)
 
     def of_samples(self, target: Any, scores: Any) -> Any:
@@ -163,7 +169,7 @@ class ExpectedCalibrationError(CompensatedSum):
       2e-4. The state is 292 KiB.
 
     Args:
-        bins: number of groups, an int >= 1.
+        bins: number of groups, an int in [1, 10000].
         binning: "equal_width" or "equal_mass".
         from_logits, name, dtype: as `NegativeLogLikelihood`.
 
@@ -171,7 +177,7 @@ class ExpectedCalibrationError(CompensatedSum):
         label.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`; `bins` or `binning` is none of the above.
+        TypeError, ValueError: as `NegativeLogLikelihood`; `bins` or `binning` is none of the above.
 
     Example:
 
@@ -193,22 +199,20 @@ class ExpectedCalibrationError(CompensatedSum):
         from_logits: bool = False,
         name: str | None = "expected_calibration_error",
         dtype: Any = None,
-    ):
-        if not isinstance(bins, int) or isinstance(bins, bool) or bins < 1:
-            raise ValueError(f"Argument `bins` must be an int >= 1. Received: bins={bins!r}")
-        if binning not in BINNINGS:
-            raise ValueError(
-                f"Argument `binning` must be one of {BINNINGS}. Received: binning={binning!r}"
-            )
+    ) -> None:
+        bins = checked_count(bins, "bins", most=MOST_BINS)
+        one_of(binning, BINNINGS, "binning")
         super().__init__((bins, 2) if binning == "equal_width" else (), name, dtype)
-        self.bins, self.binning, self.from_logits = bins, binning, from_logits
+        self.bins, self.binning = bins, binning
+        self.from_logits = checked_flag(from_logits, "from_logits")
         if binning == "equal_mass":
             size = (2 * histogram.UNIT_BINS,)
             self.histogram = self.add_variable(size, "zeros", self.precision, name="histogram")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        scores, leading = inputs.class_scores(y_pred, self.from_logits, self.precision)
-        weight = inputs.weights(sample_weight, leading, self.precision)
+        scores, weight, leading = inputs.class_scores(
+            y_pred, sample_weight, self.from_logits, self.precision
+        )
         label = inputs.labels(y_true, leading, scores.shape[-1], weight, self.precision)
         rows = inputs.probabilities(scores, self.from_logits)
         uncertainty, correct = inputs.confidence(rows, label)

@@ -1,7 +1,8 @@
 """What `update_state` is given, checked and as one row per sample.
 
-A label or a prediction that cannot be used is NaN from here on: inside a compiled step nothing can
-be raised, and a result that is NaN is seen.
+A label or a prediction that cannot be used is an error where its value is known. Inside a compiled
+step it is not, and nothing can be raised: there it is NaN from here on, and so is the result, which
+is seen. That takes no more time than looking for NaN does.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_swapout.arguments import checked_tensor
+
 # Below log(1e-13), far above where float32 overflows: two finite logits can be 6e38 apart.
 LOWEST_LOG_PROBABILITY = -1e30
 LOWEST_PROBABILITY = 1e-7
+# By how much probabilities may miss 0 and a sum of 1: a softmax in bfloat16 does by 0.006, and by
+# 0.035 where its logarithm is what was rounded.
+TOLERANCE = 0.05
 
 
 def precision(dtype: str) -> str:
@@ -21,12 +27,19 @@ def precision(dtype: str) -> str:
     return "float64" if dtype == "float64" else "float32"
 
 
-def class_scores(y_pred: Any, from_logits: bool, dtype: str) -> tuple[Any, tuple[Any, ...]]:
-    """`y_pred` as (samples, classes >= 2), and the shape that its labels have.
+def class_scores(
+    y_pred: Any, sample_weight: Any, from_logits: bool, dtype: str
+) -> tuple[Any, Any, tuple[Any, ...]]:
+    """`y_pred` as (samples, classes >= 2), `sample_weight` as (samples,), and the labels' shape.
 
-    A row with a NaN anywhere is NaN everywhere, so that no maximum or label can hide it.
+    A row with a NaN anywhere is NaN everywhere, so that no maximum or label can hide it. So is one
+    that is no distribution, unless it holds logits.
+
+    Raises:
+        ValueError: a shape does not fit, a weight is known to be below 0 or NaN, or a row that has
+            a weight is known to be no distribution.
     """
-    y_pred = ops.stop_gradient(ops.cast(ops.convert_to_tensor(y_pred), dtype))
+    y_pred = ops.stop_gradient(ops.cast(checked_tensor(y_pred, "y_pred"), dtype))
     shape = tuple(y_pred.shape)
     classes = shape[-1] if len(shape) > 1 else len(shape)
     if not classes:
@@ -35,12 +48,28 @@ def class_scores(y_pred: Any, from_logits: bool, dtype: str) -> tuple[Any, tuple
             f"classes >= 1. Received: shape {shape}"
         )
     leading = tuple(ops.shape(y_pred))[: max(1, len(shape) - 1)]
+    weight = weights(sample_weight, leading, dtype)
     rows = ops.reshape(y_pred, (-1, classes))
     if classes == 1:
         other = ops.zeros_like(rows) if from_logits else 1 - rows
         rows = ops.concatenate([other, rows], axis=-1)
-    unknown = ops.any(ops.isnan(rows), axis=-1, keepdims=True)
-    return ops.where(unknown, ops.cast(np.nan, dtype), rows), leading
+    if from_logits:
+        usable = ~ops.any(ops.isnan(rows), axis=-1)
+    else:
+        total = ops.sum(rows, axis=-1)
+        usable = (ops.abs(total - 1) <= TOLERANCE) & (ops.min(rows, axis=-1) >= -TOLERANCE)
+        known = _concrete(usable | (weight == 0) | ops.isnan(total))
+        if known is not None and not known.all():
+            wrong = _concrete(rows)[~known, -classes:]
+            total = wrong.sum(axis=-1)
+            raise ValueError(
+                "Argument `y_pred` must hold probabilities, in [0, 1] and with a sum of 1 over the "
+                "classes; a metric of logits is made with `from_logits=True`. Received: "
+                f"{wrong.min():g} .. {wrong.max():g} among them, sums of {total.min():g} .. "
+                f"{total.max():g}"
+            )
+    rows = _nan_unless(ops.expand_dims(usable, -1), rows, dtype)
+    return rows, weight, leading
 
 
 def probabilities(scores: Any, from_logits: bool) -> Any:
@@ -60,7 +89,7 @@ def labels(y_true: Any, leading: tuple[Any, ...], classes: int, weight: Any, dty
         ValueError: the shape does not fit, or a label that has a weight is known to be none of
             0 .. classes - 1.
     """
-    y_true = ops.convert_to_tensor(y_true)
+    y_true = checked_tensor(y_true, "y_true")
     if _is_one_hot(y_true, leading, classes):
         rows = ops.cast(ops.reshape(y_true, (-1, classes)), dtype)
         label = ops.cast(ops.argmax(rows, axis=-1), dtype)
@@ -79,7 +108,7 @@ def labels(y_true: Any, leading: tuple[Any, ...], classes: int, weight: Any, dty
 
 def targets(y_true: Any, leading: tuple[Any, ...], classes: int, weight: Any, dtype: str) -> Any:
     """(samples, classes), one-hot from labels, or as given. Raises as `labels`."""
-    y_true = ops.convert_to_tensor(y_true)
+    y_true = checked_tensor(y_true, "y_true")
     if _is_one_hot(y_true, leading, classes):
         return ops.cast(ops.reshape(y_true, (-1, classes)), dtype)
     label = ops.expand_dims(labels(y_true, leading, classes, weight, dtype), -1)
@@ -101,10 +130,21 @@ def confidence(rows: Any, label: Any) -> tuple[Any, Any]:
 
 
 def weights(sample_weight: Any, leading: tuple[Any, ...], dtype: str) -> Any:
-    """(samples,), ones where there are no weights. One weight may stand for all of a row."""
+    """(samples,), ones where there are no weights. One weight may stand for all of a row.
+
+    Raises:
+        ValueError: the shape does not fit, or a weight is known to be below 0 or NaN.
+    """
     if sample_weight is None:
         return ops.reshape(ops.ones(leading, dtype), (-1,))
-    weight = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
+    weight = ops.cast(checked_tensor(sample_weight, "sample_weight"), dtype)
+    known = _concrete(weight)
+    if known is not None and not (known >= 0).all():
+        raise ValueError(
+            "Argument `sample_weight` must hold numbers >= 0. "
+            f"Received: {known.min():g} .. {known.max():g} among them"
+        )
+    weight = _nan_unless(weight >= 0, weight, dtype)
     shape = tuple(weight.shape)
     if len(shape) == len(leading) + 1 and shape[-1] == 1:
         weight, shape = ops.squeeze(weight, -1), shape[:-1]
@@ -120,7 +160,7 @@ def weights(sample_weight: Any, leading: tuple[Any, ...], dtype: str) -> Any:
 
 def per_sample(values: Any, leading: tuple[Any, ...], name: str) -> Any:
     """`values` as (samples,), of one value for each label."""
-    values = ops.convert_to_tensor(values)
+    values = checked_tensor(values, name)
     shape = tuple(values.shape)
     if not _fit(shape, leading) and not _fit(shape, (*leading, 1)):
         raise ValueError(

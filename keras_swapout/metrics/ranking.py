@@ -7,13 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_swapout.arguments import checked_flag, checked_tensor
 from keras_swapout.metrics import histogram, inputs
 
 
 class Ranking(keras.metrics.Metric):
     """A metric of two kinds of samples along a score, as a histogram of each kind."""
 
-    def __init__(self, name: str | None, dtype: Any):
+    def __init__(self, name: str | None, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
         self.precision = inputs.precision(self.dtype)
         size = (2 * histogram.SIGNED_BINS,)
@@ -27,15 +28,16 @@ class Ranking(keras.metrics.Metric):
 class MistakeRanking(Ranking):
     """The wrong predictions along a score that is the uncertainty."""
 
-    def __init__(self, from_logits: bool, name: str | None, dtype: Any):
+    def __init__(self, from_logits: bool, name: str | None, dtype: Any) -> None:
         super().__init__(name, dtype)
-        self.from_logits = from_logits
+        self.from_logits = checked_flag(from_logits, "from_logits")
 
     def update_state(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, uncertainty: Any = None
     ) -> None:
-        scores, leading = inputs.class_scores(y_pred, self.from_logits, self.precision)
-        weight = inputs.weights(sample_weight, leading, self.precision)
+        scores, weight, leading = inputs.class_scores(
+            y_pred, sample_weight, self.from_logits, self.precision
+        )
         label = inputs.labels(y_true, leading, scores.shape[-1], weight, self.precision)
         rows = inputs.probabilities(scores, self.from_logits)
         score, correct = inputs.confidence(rows, label)
@@ -70,7 +72,7 @@ class AreaUnderRiskCoverage(MistakeRanking):
             information of sub-models. None: 1 - the largest probability, as the sum of the others.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`; there is a `sample_weight`; the shape of
+        TypeError, ValueError: as `NegativeLogLikelihood`; there is a `sample_weight`; the shape of
             `uncertainty` does not fit.
 
     Example:
@@ -90,7 +92,7 @@ class AreaUnderRiskCoverage(MistakeRanking):
         from_logits: bool = False,
         name: str | None = "area_under_risk_coverage",
         dtype: Any = None,
-    ):
+    ) -> None:
         super().__init__(from_logits, name, dtype)
 
     def update_state(
@@ -121,7 +123,7 @@ class ErrorAUROC(MistakeRanking):
         `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`; the shape of `uncertainty` does not fit.
+        TypeError, ValueError: as `NegativeLogLikelihood`; the shape of `uncertainty` does not fit.
 
     Example:
 
@@ -136,7 +138,7 @@ class ErrorAUROC(MistakeRanking):
 
     def __init__(
         self, from_logits: bool = False, name: str | None = "error_auroc", dtype: Any = None
-    ):
+    ) -> None:
         super().__init__(from_logits, name, dtype)
 
     def result(self) -> Any:
@@ -162,7 +164,7 @@ class OutOfDistributionAUROC(Ranking):
         sample_weight: as `NegativeLogLikelihood`.
 
     Raises:
-        ValueError: as `NegativeLogLikelihood`, for labels that are neither 0 nor 1.
+        TypeError, ValueError: as `NegativeLogLikelihood`, for labels that are neither 0 nor 1.
 
     Example:
 
@@ -174,11 +176,15 @@ class OutOfDistributionAUROC(Ranking):
     Source: Hendrycks, Gimpel 2017, section 2.
     """
 
-    def __init__(self, name: str | None = "out_of_distribution_auroc", dtype: Any = None):
+    def __init__(self, name: str | None = "out_of_distribution_auroc", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        score = ops.cast(ops.convert_to_tensor(y_pred), self.precision)
+        score = ops.cast(checked_tensor(y_pred, "y_pred"), self.precision)
+        if not len(score.shape):
+            raise ValueError(
+                "Argument `y_pred` must have shape (n, ...) or (n, ..., 1). Received: shape ()"
+            )
         if len(score.shape) > 1 and score.shape[-1] == 1:
             score = ops.squeeze(score, -1)
         leading = tuple(ops.shape(score))

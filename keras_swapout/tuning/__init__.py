@@ -6,13 +6,14 @@ hypermodels.py   models that are compiled once for many trials; needs
 restart.py       a compiled model, trained again from the start
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_swapout.tuning.restart import start_as
 from keras_swapout.tuning.spaces import alpha, block_size, drop_rate, theta_schedule
 
 if TYPE_CHECKING:
     from keras_swapout.tuning.hypermodels import RBlockHyperModel, SwapoutHyperModel
+    from keras_swapout.tuning.restart import start_as
 
 __all__ = [
     "RBlockHyperModel",
@@ -23,14 +24,18 @@ __all__ = [
     "start_as",
     "theta_schedule",
 ]
+#: The files of what is imported when it is asked for: they need KerasTuner, or Keras.
+_FILES = {
+    "RBlockHyperModel": "hypermodels",
+    "SwapoutHyperModel": "hypermodels",
+    "start_as": "restart",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("RBlockHyperModel", "SwapoutHyperModel"):
+    if name not in _FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from keras_swapout.tuning import hypermodels
-
-    return getattr(hypermodels, name)
+    return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -10,16 +10,11 @@ from typing import Any
 import keras
 
 from keras_swapout import layers
-from keras_swapout.arguments import one_of
+from keras_swapout.arguments import checked, checked_flag, one_of, refusal
+from keras_swapout.layers.merge import GRANULARITIES
+from keras_swapout.tuning import spaces
 from keras_swapout.tuning.restart import start_as
-from keras_swapout.tuning.spaces import (
-    KINDS,
-    Range,
-    alpha,
-    block_size,
-    drop_rate,
-    theta_schedule,
-)
+from keras_swapout.tuning.spaces import Range
 
 try:
     import keras_tuner
@@ -53,7 +48,7 @@ class _ReusedSteps(keras_tuner.HyperModel):
 
     def __init__(self, reuse: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.reuse = bool(reuse)
+        self.reuse = checked_flag(reuse, "reuse")
         self._own: set[str] = set()
         self._compiled: OrderedDict[Any, keras.Model] = OrderedDict()
 
@@ -64,7 +59,9 @@ class _ReusedSteps(keras_tuner.HyperModel):
         self._own |= {p.name for p in probe.space}
         return space(hp, *args, **kwargs)
 
-    def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+    ) -> Any:
         """Trains, as `keras_tuner.HyperModel.fit`. Callbacks see the model that is trained."""
         if not self.reuse:
             return model.fit(*args, **kwargs)
@@ -105,8 +102,8 @@ class SwapoutHyperModel(_ReusedSteps):
         **kwargs: those of `keras_tuner.HyperModel`.
 
     Raises:
-        TypeError: `build` can't be called. ValueError: a name is unknown. (Ranges are checked when
-            the tuner first builds the model.)
+        TypeError: an argument has the wrong type. ValueError: it is out of range, or a name is
+            unknown.
 
     Example:
 
@@ -131,7 +128,9 @@ class SwapoutHyperModel(_ReusedSteps):
 
     def __init__(
         self,
-        build: Callable[[Any, Callable[[int, int], keras.Layer]], keras.Model],
+        build: Callable[
+            [keras_tuner.HyperParameters, Callable[[int, int], keras.Layer]], keras.Model
+        ],
         merges: Sequence[str] = ("swapout",),
         kind: str = "linear",
         theta: float | Range = (0.3, 1.0),
@@ -145,11 +144,13 @@ class SwapoutHyperModel(_ReusedSteps):
         super().__init__(reuse, **kwargs)
         self.make_model = _function(build)
         self.merges = _names(merges, MERGES, "merges")
-        one_of(kind, KINDS, "kind")
         self.space = {"kind": kind, "theta": theta, "start": start, "stages": stages, "step": step}
+        spaces.theta_schedule(keras_tuner.HyperParameters(), spaces.MOST, **self.space)
+        if granularity is not None:
+            one_of(granularity, GRANULARITIES, "granularity")
         self.granularity = granularity
 
-    def build(self, hp: Any) -> keras.Model:
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         name = _choice(hp, "merge", self.merges)
         make, thetas = MERGES[name]
         given = {} if self.granularity is None else {"granularity": self.granularity}
@@ -161,7 +162,9 @@ class SwapoutHyperModel(_ReusedSteps):
                     for theta in thetas if candidate == name else ():
                         # KerasTuner mixes up equal names of different merges.
                         own = theta if len(self.merges) == 1 else f"{name}_{theta}"
-                        schedule = self._search(hp, theta_schedule, blocks, own, **self.space)
+                        schedule = self._search(
+                            hp, spaces.theta_schedule, blocks, own, **self.space
+                        )
                         values[theta] = schedule[block]
             return make(**values, **given, adjustable=self.reuse)
 
@@ -190,8 +193,8 @@ class RBlockHyperModel(_ReusedSteps):
         **kwargs: those of `keras_tuner.HyperModel`.
 
     Raises:
-        TypeError: `build` can't be called. ValueError: a name is unknown. (Ranges are checked when
-            the tuner first builds the model.)
+        TypeError: an argument has the wrong type. ValueError: it is out of range, or a name is
+            unknown.
 
     Example:
 
@@ -213,7 +216,7 @@ class RBlockHyperModel(_ReusedSteps):
 
     def __init__(
         self,
-        build: Callable[[Any, Callable[[Any], Any], float], keras.Model],
+        build: Callable[[keras_tuner.HyperParameters, Callable[[Any], Any], float], keras.Model],
         layers: Sequence[str] = ("sdropdml", "bdropdml"),
         rate: float | Range = (0.05, 0.5),
         block_size: int | tuple[int, int] = (2, 7),
@@ -225,15 +228,19 @@ class RBlockHyperModel(_ReusedSteps):
         self.make_model = _function(build)
         self.layers = _names(layers, REGIONS, "layers")
         self.rate, self.block_size, self.alpha = rate, block_size, alpha
+        probe = keras_tuner.HyperParameters()
+        spaces.drop_rate(probe, rate=rate)
+        spaces.block_size(probe, block_size=block_size)
+        spaces.alpha(probe, alpha=alpha)
 
-    def build(self, hp: Any) -> keras.Model:
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         name = _choice(hp, "layer", self.layers)
         make, blocks = REGIONS[name]
-        values = {"rate": self._search(hp, drop_rate, rate=self.rate)}
-        weight = self._search(hp, alpha, alpha=self.alpha)
+        values = {"rate": self._search(hp, spaces.drop_rate, rate=self.rate)}
+        weight = self._search(hp, spaces.alpha, alpha=self.alpha)
         with _where(hp, "layer", [n for n in self.layers if REGIONS[n][1]], self.layers):
             if blocks:
-                values["block_size"] = block_size(hp, block_size=self.block_size)
+                values["block_size"] = spaces.block_size(hp, block_size=self.block_size)
 
         def drop(x: Any) -> Any:
             return make(**values, adjustable=self.reuse)(x)
@@ -242,18 +249,19 @@ class RBlockHyperModel(_ReusedSteps):
 
 
 def _function(build):
-    if not callable(build):
-        raise TypeError(f"Argument `build` must be a function. Received: build={build!r}")
-    return build
+    return checked(build, Callable, "build", "a function")
 
 
 def _names(names, known, argument):
-    names = (names,) if isinstance(names, str) else tuple(names)
-    if not names or not set(names) <= set(known):
-        raise ValueError(
-            f"Argument `{argument}` must be among {tuple(known)}. Received: {argument}={names}"
-        )
-    return names
+    expected = f"one or more of {tuple(known)}, each once"
+    given = (
+        (names,) if isinstance(names, str) else checked(names, (list, tuple), argument, expected)
+    )
+    for name in given:
+        checked(name, str, argument, expected, lambda name: name in known)
+    if not given or len(set(given)) < len(given):
+        raise refusal(ValueError, argument, expected, names)
+    return tuple(given)
 
 
 def _choice(hp, name, values):

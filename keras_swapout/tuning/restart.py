@@ -5,25 +5,24 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_swapout.consistency.rblock import RBlock
-from keras_swapout.layers.base import RandomLayer
-from keras_swapout.submodels.fork import sublayers
+from keras_swapout.arguments import checked
 
 
 def start_as(model: keras.Model, new: keras.Model) -> None:
     """Makes `model` what `new` is, and keeps what has been compiled of it.
 
     Every variable - weights, batch-norm statistics, seed generators, momenta, learning rate, step
-    counter - takes the value it has in `new`, and so do the probabilities of our layers that are
-    `adjustable` and the alpha of an `RBlock`. What is no variable (a layer's activation, a learning
-    rate schedule) stays as it was, so both models must be built by the same code.
+    counter, the probabilities of our layers that are `adjustable` and the alpha of an `RBlock` -
+    takes the value it has in `new`. What is no variable (a layer's activation, a learning rate
+    schedule) stays as it was, so both models must be built by the same code.
 
     Args:
         model: a compiled model, trained before.
         new: a compiled model of the same structure, not trained yet. It is left as it is.
 
     Raises:
-        ValueError: one is not compiled; the variables differ in number or shape.
+        TypeError: one is no Keras model. ValueError: one is not compiled; the variables differ in
+            number or shape.
 
     Example:
 
@@ -37,8 +36,7 @@ def start_as(model: keras.Model, new: keras.Model) -> None:
     True
     """
     for name, value in (("model", model), ("new", new)):
-        if not value.compiled:
-            raise ValueError(f"Argument `{name}` must be compiled. Received: {value.name!r}")
+        checked(value, keras.Model, name, "a keras.Model that is compiled", lambda m: m.compiled)
     old_values, new_values = _variables(model), _variables(new)
     shapes = [[tuple(v.shape) for v in variables] for variables in (old_values, new_values)]
     if shapes[0] != shapes[1]:
@@ -48,11 +46,6 @@ def start_as(model: keras.Model, new: keras.Model) -> None:
         )
     for old, value in zip(old_values, new_values, strict=True):
         old.assign(ops.convert_to_numpy(value))
-    for old, other in zip(sublayers(model), sublayers(new), strict=True):
-        if isinstance(old, RandomLayer) and old.adjustable:
-            old.adjust(**other.adjustments())
-        if isinstance(old, RBlock) and not callable(old.alpha):
-            old.alpha = other.alpha
     model.reset_metrics()
 
 

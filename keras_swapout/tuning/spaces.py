@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from keras_swapout import schedules
-from keras_swapout.arguments import checked_count, checked_number, one_of
+from keras_swapout.arguments import checked, checked_count, checked_number, one_of, refusal
 from keras_swapout.schedules import probability
 
+if TYPE_CHECKING:
+    import keras_tuner
+
 KINDS = ("linear", "constant", "stage")
+MOST = 10_000  # blocks of a network, or stages
 
 Range = tuple[float, float]
 
 
 def theta_schedule(
-    hp: Any,
+    hp: keras_tuner.HyperParameters,
     num: int,
     name: str = "theta",
     kind: str = "linear",
@@ -34,7 +38,7 @@ def theta_schedule(
 
     Args:
         hp: a `keras_tuner.HyperParameters`.
-        num: number of blocks, an int >= 1.
+        num: number of blocks, an int in [1, 10000].
         name: of the hyperparameters, or what their names begin with.
         kind: "linear", "constant" or "stage".
         theta: probability of KEEPING, for "linear" in the last block: a range (low, high) in
@@ -61,21 +65,25 @@ def theta_schedule(
 
     Source: Swapout (Singh, Hoiem, Forsyth 2016), section 4, tries constant and Linear(a, b).
     """
+    _check(hp, name)
     one_of(kind, KINDS, "kind")
+    num = checked_count(num, "num", most=MOST)
+    stages = checked_count(stages, "stages", most=MOST)
+    _range(start, "start", "a number in [0, 1]", probability)
     if kind == "constant":
         return schedules.constant(_keep(hp, name, theta, step, "theta"), num)
     if kind == "linear":
         first = _keep(hp, f"{name}_start", start, step, "start")
         return schedules.linear(first, _keep(hp, f"{name}_stop", theta, step, "theta"), num)
-    if checked_count(stages, "stages") > checked_count(num, "num"):
-        raise ValueError(f"Argument `stages` must be at most num={num}. Received: stages={stages}")
+    if stages > num:
+        raise refusal(ValueError, "stages", f"at most num={num}", stages)
     parts = range(1, stages + 1)
     values = [_keep(hp, f"{name}_stage_{part}", theta, step, "theta") for part in parts]
     return schedules.per_stage(values, num)
 
 
 def drop_rate(
-    hp: Any,
+    hp: keras_tuner.HyperParameters,
     name: str = "rate",
     rate: float | Range = (0.0, 0.5),
     step: float | None = None,
@@ -97,14 +105,16 @@ def drop_rate(
     >>> drop_rate(keras_tuner.HyperParameters(), rate=(0.1, 0.4))
     0.1
     """
-    low, high = _range(rate, "rate", _below_one)
-    if low == high:
-        return low
-    return hp.Float(name, low, high, step=_checked_step(step, high - low), default=low)
+    _check(hp, name)
+    low, high = _range(rate, "rate", "a number in [0, 1)", _below_one)
+    return _float(hp, name, low, high, step, default=low)
 
 
 def block_size(
-    hp: Any, name: str = "block_size", block_size: int | tuple[int, int] = (2, 7), step: int = 1
+    hp: keras_tuner.HyperParameters,
+    name: str = "block_size",
+    block_size: int | tuple[int, int] = (2, 7),
+    step: int = 1,
 ) -> int:
     """The side of a region layer's blocks, to be searched.
 
@@ -115,7 +125,7 @@ def block_size(
         step: distance of the values to try, an int >= 1.
 
     Raises:
-        ValueError: an argument is not as above.
+        TypeError, ValueError: an argument is not as above.
 
     Example:
 
@@ -123,13 +133,15 @@ def block_size(
     >>> block_size(keras_tuner.HyperParameters(), block_size=(3, 7), step=2)
     3
     """
-    low, high = _range(block_size, "block_size", checked_count)
-    if low == high:
-        return low
-    return hp.Int(name, low, high, step=checked_count(step, "step"), default=low)
+    _check(hp, name)
+    low, high = _range(block_size, "block_size", "an int >= 1", checked_count)
+    step = checked_count(step, "step")
+    return low if low == high else hp.Int(name, low, high, step=step, default=low)
 
 
-def alpha(hp: Any, name: str = "alpha", alpha: float | Range = (0.03, 3.0)) -> float:
+def alpha(
+    hp: keras_tuner.HyperParameters, name: str = "alpha", alpha: float | Range = (0.03, 3.0)
+) -> float:
     """The weight of R-Block's consistency term, to be searched on a logarithmic scale.
 
     Args:
@@ -146,45 +158,51 @@ def alpha(hp: Any, name: str = "alpha", alpha: float | Range = (0.03, 3.0)) -> f
     >>> alpha(keras_tuner.HyperParameters(), alpha=(0.1, 1.0))
     0.1
     """
-    low, high = _range(alpha, "alpha", _weight)
+    _check(hp, name)
+    low, high = _range(alpha, "alpha", "a number >= 0", _weight)
     if low == high:
         return low
     if low == 0:
-        raise ValueError(
-            "Argument `alpha` must be a range of numbers > 0, as its scale is logarithmic. "
-            f"Received: alpha={alpha}"
-        )
+        expected = "a range of numbers > 0, as its scale is logarithmic"
+        raise refusal(ValueError, "alpha", expected, alpha)
     return hp.Float(name, low, high, sampling="log", default=low)
 
 
-def _range(value, name, check):
+def _check(hp, name):
+    if not callable(getattr(hp, "Float", None)):
+        raise refusal(TypeError, "hp", "a keras_tuner.HyperParameters", hp)
+    checked(name, str, "name", "a string")
+
+
+def _range(value, name, of, check):
     """(low, high) of a range or a number, each checked by `check(value, name)`."""
-    low, high = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
-    low, high = check(low, name), check(high, name)
-    if low > high:
-        raise ValueError(
-            f"Argument `{name}` must be a number or a range (low, high). Received: {name}={value}"
-        )
+    ends = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
+    try:
+        low, high = (check(end, name) for end in ends)
+        if low > high:
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        expected = f"{of} or a range (low, high) of them"
+        raise refusal(type(error), name, expected, value) from None
     return low, high
 
 
 def _keep(hp, name, value, step, argument):
-    low, high = _range(value, argument, probability)
-    if low == high:
-        return low
-    return hp.Float(name, low, high, step=_checked_step(step, high - low), default=high)
+    low, high = _range(value, argument, "a number in [0, 1]", probability)
+    return _float(hp, name, low, high, step, default=high)
 
 
-def _checked_step(step, width):
-    if step is None:
-        return None
-    expected = f"None or a number in (0, {width:g}], the width of the range"
-    return checked_number(step, lambda n: 0 < n <= width, "step", expected)
+def _float(hp, name, low, high, step, default):
+    if step is not None:
+        width = high - low or 1.0  # of a number, which is not searched, step has to make sense only
+        expected = f"None or a number in (0, {width:g}], the width of the range"
+        step = checked_number(step, lambda n: 0 < n <= width, "step", expected)
+    return low if low == high else hp.Float(name, low, high, step=step, default=default)
 
 
 def _below_one(value, name):
-    return checked_number(value, lambda n: 0 <= n < 1, name, "numbers in [0, 1)")
+    return checked_number(value, lambda n: 0 <= n < 1, name, "in [0, 1)")
 
 
 def _weight(value, name):
-    return checked_number(value, lambda n: 0 <= n < math.inf, name, "numbers >= 0")
+    return checked_number(value, lambda n: 0 <= n < math.inf, name, ">= 0")

@@ -3,6 +3,7 @@
 import json
 import socket
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.tensorflow
@@ -22,15 +23,27 @@ strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 MASKS = """
 x = np.ones((8, 3, 2, 5), "float32")
-drawn = {}
-for granularity in ["unit", "channel", "sample", "batch"]:
-    alone = ks.layers.Swapout(0.6, 0.4, granularity=granularity, seed=3)
+drawn, read = {}, []
+
+def make(granularity):
+    if granularity == "block":
+        return ks.layers.DropBlock2D(0.3, 2, adjustable=True, seed=3)
+    return ks.layers.Swapout(0.6, 0.4, granularity=granularity, seed=3)
+
+for granularity in ["unit", "channel", "sample", "batch", "block"]:
+    alone = make(granularity)
     with strategy.scope():
-        layer = ks.layers.Swapout(0.6, 0.4, granularity=granularity, seed=3)
+        layer = make(granularity)
+
+    def call(x):
+        if granularity == "block":
+            read.append(layer.rate)
+            return layer(x, training=True)
+        return layer([x, 2 * x], training=True)
 
     @tf.function
     def step(parts):
-        return strategy.run(lambda x: layer([x, 2 * x], training=True), (parts,))
+        return strategy.run(call, (parts,))
 
     drawn[granularity] = []
     for _ in range(2):
@@ -38,7 +51,7 @@ for granularity in ["unit", "channel", "sample", "batch"]:
             lambda c: tf.constant(np.split(x, 2)[c.replica_id_in_sync_group])
         )
         parts = [y.numpy().tolist() for y in strategy.experimental_local_results(step(parts))]
-        whole = alone([x, 2 * x], training=True).numpy().tolist()
+        whole = alone(x if granularity == "block" else [x, 2 * x], training=True).numpy().tolist()
         drawn[granularity].append([parts, whole])
 """
 
@@ -63,7 +76,7 @@ def losses_and_weights():
 alone = losses_and_weights()
 with strategy.scope():
     together = losses_and_weights()
-print(json.dumps([drawn, alone, together]))
+print(json.dumps([drawn, alone, together, read]))
 """
 
 WORKER = """
@@ -119,15 +132,26 @@ def two_cpus(start_python, result):
 
 def test_two_replicas_draw_the_masks_of_one_device(two_cpus):
     drawn = two_cpus[0]
-    for granularity in ("unit", "channel", "sample", "batch"):
+    for granularity in ("unit", "channel", "sample", "batch", "block"):
         for parts, whole in drawn[granularity]:
             check(parts, whole, granularity)
     first, second = drawn["unit"]
     assert first != second
 
 
+def test_the_kept_units_of_all_replicas_count(two_cpus):
+    """DropBlock scales by units / units kept, in the whole batch."""
+    for parts, _ in two_cpus[0]["block"]:
+        y = np.array(parts)
+        assert set(np.unique(y)) == {0, np.float32(y.size / np.count_nonzero(y))}
+
+
+def test_a_replica_reads_the_probability(two_cpus):
+    assert two_cpus[3] == [0.3, 0.3]
+
+
 def test_fit_on_two_replicas_is_fit_on_one(two_cpus):
-    _, alone, together = two_cpus
+    _, alone, together, _ = two_cpus
     assert alone[0][-1] < 0.8 * alone[0][0]
     assert together[0] == pytest.approx(alone[0], rel=1e-4)
     assert together[1] == pytest.approx(alone[1], rel=1e-3, abs=1e-4)

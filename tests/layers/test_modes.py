@@ -138,6 +138,21 @@ def test_mixed_precision_casts_first(policy):
         assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_dtype_of_its_own_casts_first(dtype):
+    """As `keras.layers.Add` does. Where nobody says to which dtype, other ones are a mistake."""
+    x = np.ones((4, 8), "float16")
+    layers = [Swapout(1.0, 1.0, dtype=dtype), Swapout(0.5, 0.5, rescale=True, dtype=dtype)]
+    for layer in [*layers, keras.layers.Add(dtype=dtype)]:
+        y = layer([x, x.astype("float32")])
+        assert keras.backend.standardize_dtype(y.dtype) == dtype
+        assert (array(y) == 2).all()
+    again = Swapout.from_config(layers[0].get_config())
+    assert keras.backend.standardize_dtype(again([x, x.astype("float32")]).dtype) == dtype
+    with pytest.raises(TypeError, match="dtype"):
+        Swapout(dtype=dtype, autocast=False)([x, x.astype("float32")])
+
+
 @pytest.mark.parametrize(
     "shape",
     reduced([(1,), (1, 1), (1, 7), (1, 5, 5, 3), (3,), (2, 3, 2, 3, 2)], (1,), (2, 3, 2, 3, 2)),

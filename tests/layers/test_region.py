@@ -604,6 +604,32 @@ def test_unknown_sides_draw_as_known_ones(layer):
         np.testing.assert_array_equal(step(x), known(x, training=True))
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("sides", [(2, 6), (6, 1), (1, 1), (3, 2)])
+def test_blocks_larger_than_an_unknown_side(sides, data_format):
+    import tensorflow as tf
+
+    unknown, known = (DropBlock2D(0.4, (3, 2), data_format=data_format, seed=6) for _ in "ab")
+    x = normal((5, *sides, 4) if data_format == "channels_last" else (5, 4, *sides))
+    step = tf.function(lambda x: unknown(x, training=True), [tf.TensorSpec((None,) * 4)])
+    np.testing.assert_array_equal(step(x), known(x, training=True))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("side", [5, 6, 7])
+def test_a_map_of_unknown_size_and_no_larger_than_the_block(side):
+    """It is dropped as a whole, with gamma = rate / side^2 * side^2 / 1 = rate."""
+    import tensorflow as tf
+
+    layer = DropBlock2D(0.3, 7, seed=2)
+    signature = [tf.TensorSpec((None, None, None, 1))]
+    step = tf.function(lambda x: layer(x, training=True), input_signature=signature)
+    drops = array(step(tf.ones((4000, side, side, 1)))) == 0
+    assert (drops == drops[:, :1, :1]).all()
+    check_frequency(drops[:, 0, 0], 0.3)
+
+
 # Gradients
 
 
@@ -723,91 +749,3 @@ def test_saved_model(tmp_path):
     model.export(tmp_path / "exported", verbose=False)
     x = normal((5, 6, 5, 4))
     np.testing.assert_array_equal(tf.saved_model.load(tmp_path / "exported").serve(x), x)
-
-
-# Bad input; which backend it is makes no difference
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("layer", [BDropDML, SDropDML, DropBlock2D])
-@pytest.mark.parametrize(
-    "argument, value, error",
-    [
-        ("rate", 1, ValueError),
-        ("rate", 1.0, ValueError),
-        ("rate", -0.1, ValueError),
-        ("rate", float("nan"), ValueError),
-        ("rate", float("inf"), ValueError),
-        ("rate", "0.5", TypeError),
-        ("rate", None, TypeError),
-        ("rate", True, TypeError),
-        ("rate", np.False_, TypeError),
-        ("rate", 0.5j, TypeError),
-        ("seed", -1, ValueError),
-        ("seed", 2**31, ValueError),
-        ("seed", 1.5, TypeError),
-        ("seed", True, TypeError),
-        ("data_format", "channels_middle", ValueError),
-    ],
-)
-def test_bad_arguments_are_named(layer, argument, value, error):
-    with pytest.raises(error) as raised:
-        layer(**{"rate": 0.5, argument: value})
-    assert f"`{argument}`" in str(raised.value)
-    assert f"Received: {argument}={value!r}" in str(raised.value)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("layer", [SDropDML, DropBlock2D])
-@pytest.mark.parametrize(
-    "value, error",
-    [
-        (0, ValueError),
-        (-3, ValueError),
-        ((), ValueError),
-        ((3, 0), ValueError),
-        (3.0, TypeError),
-        (None, TypeError),
-        (True, TypeError),
-        ("33", TypeError),
-        ((3, 2.5), TypeError),
-    ],
-)
-def test_bad_block_sizes_are_named(layer, value, error):
-    with pytest.raises(error, match="`block_size`") as raised:
-        layer(0.5, block_size=value)
-    assert f"Received: block_size={value!r}" in str(raised.value)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("value", [(3,), (3, 3, 3)])
-def test_dropblock_wants_a_pair(value):
-    with pytest.raises(ValueError, match="`block_size`") as raised:
-        DropBlock2D(0.5, block_size=value)
-    assert f"Received: block_size={value!r}" in str(raised.value)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "layer, shape",
-    [
-        (BDropDML(0.5), (8,)),
-        (SDropDML(0.5), (8, 4)),
-        (SDropDML(0.5, (3, 3)), (8, 6, 4)),
-        (SDropDML(0.5, (3,)), (8, 6, 6, 4)),
-        (DropBlock2D(0.5), (8, 6, 4)),
-        (DropBlock2D(0.5), (8, 6, 6, 6, 4)),
-    ],
-)
-def test_a_wrong_rank_is_named(layer, shape):
-    with pytest.raises(ValueError, match="`inputs`") as raised:
-        layer(np.ones(shape, "float32"), training=True)
-    message = str(raised.value)
-    assert layer.name in message and f"Received: shape {shape}" in message
-
-
-@pytest.mark.tensorflow
-def test_numpy_numbers_are_numbers():
-    layer = SDropDML(np.float32(0.5), (np.int64(3), np.int32(2)), seed=np.int64(3))
-    assert json.loads(json.dumps(layer.get_config()))["block_size"] == [3, 2]
-    assert layer.get_config()["rate"] == 0.5

@@ -53,6 +53,16 @@ def test_weights_file_keeps_the_place(tmp_path):
     np.testing.assert_array_equal(draws(other, 2), draws(model, 2))
 
 
+def test_a_legacy_file_has_no_place_for_the_place(tmp_path):
+    """As the docstrings say: weights alone are in it, and the masks begin again."""
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, Swapout(0.6, 0.4, seed=5)([inputs, inputs]))
+    first, _ = draws(model, 2)
+    model.save(tmp_path / "model.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(draws(loaded, 1)[0], first)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_copies_go_on_by_themselves(copied):
     model = small_model()

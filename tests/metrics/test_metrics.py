@@ -11,6 +11,7 @@ pytest.importorskip("scipy")
 pytest.importorskip("sklearn")
 
 from backends import reduced
+from refusals import NO_ARRAY, NO_FLAG, NO_INT, NO_TEXT, refuses
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -564,6 +565,75 @@ def test_labels_out_of_range(name):
         of_probabilities(name, [2], [0.5])
 
 
+NO_PROBABILITIES = {
+    "logits": [[2.0, -1.0, 0.5], [0.2, 0.3, 0.5]],
+    "one below 0": [[1.2, -0.1, -0.1], [0.2, 0.3, 0.5]],
+    "a sum above 1": [[0.5, 0.5, 0.5], [0.2, 0.3, 0.5]],
+    "a sum below 1": [[0.3, 0.3, 0.3], [0.2, 0.3, 0.5]],
+    "infinity": [[np.inf, 0, 0], [0.2, 0.3, 0.5]],
+    "one logit": [[3.0], [0.5]],
+    "one negative logit": [-0.5, 0.5],
+}
+
+
+@each_classifier
+@pytest.mark.parametrize("case", reduced(NO_PROBABILITIES, "logits", "one logit"))
+def test_no_probabilities(name, case):
+    """The message has the way out."""
+    metric = CLASSIFIERS[name]()
+    for given in (NO_PROBABILITIES[case], keras.ops.convert_to_tensor(NO_PROBABILITIES[case])):
+        with pytest.raises(ValueError, match=r"`y_pred` must hold prob.*`from_logits=True`\. Rec"):
+            metric.update_state([0, 1], given)
+    assert not any(np.any(keras.ops.convert_to_numpy(v)) for v in metric.variables)
+    if case != "infinity":
+        assert np.isfinite(of_logits(name, [0, 1], NO_PROBABILITIES[case]))
+
+
+@each_weighted
+def test_no_probabilities_where_there_is_no_weight(name):
+    p = np.array([[0.75, 0.25], [7.0, -3.0]])
+    expected = of_probabilities(name, [0], p[:1])
+    assert of_probabilities(name, [0, 1], p, [1, 0]) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="`y_pred`"):
+        of_probabilities(name, [0, 1], p, [0, 1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("classes", reduced([2, 10, 1000], 10))
+def test_probabilities_in_half_precision(dtype, classes):
+    y, logits = overconfident(64, classes, scale=1.0)
+    low = keras.ops.cast(logits, dtype)
+    for p in (keras.ops.softmax(low), keras.ops.exp(keras.ops.log_softmax(low))):
+        got = of_probabilities("brier", y, p)
+        assert got == pytest.approx(of_logits("brier", y, logits), rel=0.05)
+    p = keras.ops.sigmoid(low[:, 0])
+    assert np.isfinite(of_probabilities("brier", y > 0, p))
+    assert np.isfinite(m.spread([keras.ops.convert_to_numpy(keras.ops.log_softmax(low))] * 2))
+
+
+@pytest.mark.tensorflow
+def test_probabilities_of_few_digits():
+    of_probabilities("nll", [0, 1], [[0.33, 0.33, 0.33], [0.34, 0.34, 0.33]])
+
+
+@pytest.mark.tensorflow
+def test_agreement_of_no_log_probabilities():
+    log_p = np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
+    subs = np.stack([log_p, log_p[::-1]])
+    assert m.mean_two_way_kl(log_p, subs) > 0 and m.spread(subs) > 0
+    minus_infinity = np.log(np.eye(3)[None] + 1e-320)
+    assert m.spread(np.concatenate([minus_infinity, minus_infinity])) == 0
+    for wrong in (np.exp(log_p), 100 * log_p, 1000 - log_p, np.zeros((2, 3))):
+        with pytest.raises(ValueError, match=r"`full` must hold log probabilities.*log_softmax"):
+            m.mean_two_way_kl(wrong, subs)
+        with pytest.raises(ValueError, match="`sub_models` must hold log probabilities"):
+            m.mean_two_way_kl(log_p, np.stack([log_p, wrong]))
+        assert 0 <= m.disagreement(wrong, subs) <= 1
+    for wrong in (np.exp(subs), -subs, subs + 1000):
+        with pytest.raises(ValueError, match="`sub_models` must hold log probabilities"):
+            m.spread(wrong)
+
+
 def test_detection_labels_out_of_range():
     with pytest.raises(ValueError, match=r"`y_true`.*0 \.\. 1\. Received: 2"):
         m.OutOfDistributionAUROC().update_state([2], [0.5])
@@ -588,20 +658,41 @@ def test_weights_that_do_not_fit(name):
             of_probabilities(name, [0, 1, 2], np.full((3, 4), 0.25), weight)
 
 
+@each_weighted
+def test_what_holds_no_numbers(name):
+    given = {"y_true": [0, 1], "y_pred": [[0.1, 0.9], [0.8, 0.2]], "sample_weight": [1.0, 2.0]}
+    given |= {"uncertainty": [0.5, 1.0]} if name == "error_auroc" else {}
+    for argument in given:
+        types = NO_ARRAY[1:] if argument in ("sample_weight", "uncertainty") else NO_ARRAY
+        call = lambda x, argument=argument: of_probabilities(name, **{**given, argument: x})  # noqa: E731
+        refuses(call, argument, types, TypeError)
+    for weight, received in (([1, -2], r"-2 \.\. 1"), ([np.nan, 1], "nan")):
+        with pytest.raises(ValueError, match=f"`sample_weight` must .* >= 0.* {received}"):
+            of_probabilities(name, **{**given, "sample_weight": weight})
+
+
+@pytest.mark.tensorflow
 def test_arguments_that_do_not_fit():
-    for bins in (0, 2.0, True, "15"):
-        with pytest.raises(ValueError, match=f"`bins`.*bins={bins!r}"):
-            m.ExpectedCalibrationError(bins)
-    with pytest.raises(ValueError, match=r"`binning`.*'equal'"):
-        m.ExpectedCalibrationError(binning="equal")
+    refuses(m.ExpectedCalibrationError, "bins", NO_INT, TypeError)
+    refuses(m.ExpectedCalibrationError, "bins", (0, -1, 10**6, 10**30), ValueError)
+    binning = lambda x: m.ExpectedCalibrationError(binning=x)  # noqa: E731
+    refuses(binning, "binning", NO_TEXT, TypeError)
+    refuses(binning, "binning", ("equal", ""), ValueError)
+    for metric in CLASSIFIERS.values():
+        refuses(lambda x, metric=metric: metric(from_logits=x), "from_logits", NO_FLAG, TypeError)
     y, p = [0, 1], [[0.1, 0.9], [0.8, 0.2]]
     with pytest.raises(ValueError, match="`sample_weight` must be None"):
         of_probabilities("aurc", y, p, [1, 1])
     for name in ("aurc", "error_auroc"):
         with pytest.raises(ValueError, match=r"`uncertainty`.*\(2,\)"):
             of_probabilities(name, y, p, uncertainty=[1.0, 2.0, 3.0])
+    detection = m.OutOfDistributionAUROC()
     with pytest.raises(ValueError, match=r"`y_true`.*\(2,\)"):
-        m.OutOfDistributionAUROC().update_state([0, 1, 1], [0.5, 0.5])
+        detection.update_state([0, 1, 1], [0.5, 0.5])
+    with pytest.raises(ValueError, match=r"`y_pred` must have shape.*shape \(\)"):
+        detection.update_state([0, 1], 0.5)
+    refuses(lambda x: detection.update_state(x, [0.5, 0.5]), "y_true", NO_ARRAY, TypeError)
+    refuses(lambda x: detection.update_state([0, 1], x), "y_pred", NO_ARRAY, TypeError)
 
 
 # Inside Keras
@@ -627,7 +718,7 @@ def data(n=N):
 
 @pytest.mark.parametrize("jit", {"tensorflow": [False, True]}.get(BACKEND, [BACKEND == "jax"]))
 def test_compiled_is_what_it_is_outside(jit):
-    """And in it a label out of range, which nothing can raise, makes every result NaN."""
+    """And in it a label or weight out of range, which nothing can raise, makes the result NaN."""
     (x, y), weight = data(), np.linspace(0, 2, N)
     created = {name: create(from_logits=True, name=name) for name, create in CLASSIFIERS.items()}
     weighted = [created.pop(name) for name in ("ece", "error_auroc")]
@@ -650,6 +741,18 @@ def test_compiled_is_what_it_is_outside(jit):
         logs = model.evaluate(x, y, sample_weight=weight, **evaluate)
         assert np.isnan([logs[name] for name in expected]).all()
         assert np.isfinite(logs["loss"])
+        y[3], weight[5] = 0, -1
+        logs = model.evaluate(x, y, sample_weight=weight, **evaluate)
+        assert np.isnan([logs[metric.name] for metric in weighted]).all()
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="torch compiles nothing and raises")
+def test_compiled_metrics_of_logits_that_nobody_told_are_nan():
+    x, y = data()
+    names = ("nll", "ece", "error_auroc")
+    model = network([CLASSIFIERS[name](name=name) for name in names], jit=BACKEND == "jax")
+    logs = model.evaluate(x, y, batch_size=60, verbose=0, return_dict=True)
+    assert np.isnan([logs[name] for name in names]).all() and np.isfinite(logs["loss"])
 
 
 @pytest.mark.tensorflow

@@ -9,10 +9,13 @@ import gc
 import keras
 import numpy as np
 import pytest
+from refusals import INF, NAN, NO_FLAG, NO_INT, NO_NUMBER, NO_PROBABILITY, NO_TEXT, refuses
 
 import keras_swapout as ks
 
 keras_tuner = pytest.importorskip("keras_tuner", reason='pip install "keras-swapout[tuner]"')
+from keras_swapout.tuning import hypermodels  # noqa: E402
+
 tuning = ks.tuning
 pytestmark = pytest.mark.tensorflow
 
@@ -20,7 +23,7 @@ LOADED = """
 import json, sys
 import keras_swapout as ks
 before = "keras_tuner" in sys.modules
-ks.tuning
+ks.tuning.SwapoutHyperModel
 print(json.dumps([before, "keras_tuner" in sys.modules]))
 """
 WITHOUT_TUNER = """
@@ -34,7 +37,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import keras_swapout as ks
 try:
-    ks.tuning
+    ks.tuning.SwapoutHyperModel
 except ImportError as error:
     print(json.dumps(str(error)))
 """
@@ -182,40 +185,79 @@ def test_other_spaces():
     assert (alpha.min_value, alpha.max_value, alpha.sampling) == (0.1, 1.0, "log")
 
 
-@pytest.mark.parametrize(
-    "function, arguments, error, name",
-    [
-        (tuning.theta_schedule, dict(num=3, theta=(0.9, 0.3)), ValueError, "theta"),
-        (tuning.theta_schedule, dict(num=3, theta=(0.3, 1.1)), ValueError, "theta"),
-        (tuning.theta_schedule, dict(num=3, theta=(0.3, 0.5, 1.0)), TypeError, "theta"),
-        (tuning.theta_schedule, dict(num=3, start="1"), TypeError, "start"),
-        (tuning.theta_schedule, dict(num=0), ValueError, "num"),
-        (tuning.theta_schedule, dict(num=3, kind="cosine"), ValueError, "kind"),
-        (tuning.theta_schedule, dict(num=2, kind="stage"), ValueError, "stages"),
-        (tuning.theta_schedule, dict(num=2, step=0), ValueError, "step"),
-        (tuning.theta_schedule, dict(num=2, step=0.8), ValueError, "step"),
-        (tuning.drop_rate, dict(step=-0.1), ValueError, "step"),
-        (tuning.theta_schedule, dict(num=2, kind="stage", stages=0), ValueError, "stages"),
-        (tuning.drop_rate, dict(rate=(0.1, 1.0)), ValueError, "rate"),
-        (tuning.drop_rate, dict(rate=(0.4, 0.1)), ValueError, "rate"),
-        (tuning.drop_rate, dict(rate=None), TypeError, "rate"),
-        (tuning.block_size, dict(block_size=(0, 3)), ValueError, "block_size"),
-        (tuning.block_size, dict(block_size=2.5), ValueError, "block_size"),
-        (tuning.block_size, dict(step=0), ValueError, "step"),
-        (tuning.alpha, dict(alpha=(0, 1)), ValueError, "alpha"),
-        (tuning.alpha, dict(alpha=(1, float("inf"))), ValueError, "alpha"),
-        (tuning.SwapoutHyperModel, dict(build="build"), TypeError, "build"),
-        (tuning.SwapoutHyperModel, dict(build=print, merges=("add",)), ValueError, "merges"),
-        (tuning.SwapoutHyperModel, dict(build=print, kind="cosine"), ValueError, "kind"),
-        (tuning.RBlockHyperModel, dict(build=None), TypeError, "build"),
-        (tuning.RBlockHyperModel, dict(build=print, layers=()), ValueError, "layers"),
-    ],
-)
-def test_bad_arguments(function, arguments, error, name):
-    if "build" not in arguments:
-        function = functools.partial(function, hyperparameters())
-    with pytest.raises(error, match=f"`{name}`"):
-        function(**arguments)
+RANGES = {"theta": NO_PROBABILITY, "start": NO_PROBABILITY, "rate": (*NO_PROBABILITY, 1.0)}
+RANGES |= {"alpha": (-0.01, NAN, INF, 10**400), "block_size": (0, -1)}
+ARGUMENTS = [  # function, what it needs, ranges, ints, other arguments
+    (tuning.theta_schedule, {"num": 3}, ("theta", "start"), ("num", "stages"), ("kind", "step")),
+    (tuning.drop_rate, {}, ("rate",), (), ("step",)),
+    (tuning.block_size, {}, ("block_size",), ("step",), ()),
+    (tuning.alpha, {}, ("alpha",), (), ()),
+    (tuning.SwapoutHyperModel, {"build": print}, ("theta", "start"), ("stages",),
+     ("kind", "step", "build", "merges", "reuse", "granularity")),
+    (tuning.RBlockHyperModel, {"build": print}, ("rate", "alpha", "block_size"), (),
+     ("build", "layers", "reuse")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function, least, ranges, ints, others", ARGUMENTS)
+def test_bad_arguments(function, least, ranges, ints, others):
+    if "build" not in least:
+        refuses(
+            function if not least else lambda hp: function(hp, **least), "hp", NO_TEXT, TypeError
+        )
+        least = {"hp": hyperparameters(), **least}
+        refuses(lambda name: function(**least, name=name), "name", NO_TEXT, TypeError)
+
+    def wrong(name, types, values):
+        for error, refused in ((TypeError, types), (ValueError, values)):
+            refuses(lambda value: function(**{**least, name: value}), name, refused, error)
+
+    for name in ranges:
+        types = NO_INT if name == "block_size" else NO_NUMBER
+        wrong(name, [x for x in types if not isinstance(x, tuple)], (*RANGES[name], (5, 2)))
+        for bad in (*RANGES[name], None, "0.5", True, (1, 2)):
+            for pair in ((bad, 1), [1, bad]):
+                with pytest.raises((TypeError, ValueError), match=rf"^Argument `{name}` must be "):
+                    function(**{**least, name: pair})
+    for name in ints:
+        wrong(name, NO_INT, (0, -1) if name == "step" else (0, -1, 10**30))
+    names = [x for x in NO_TEXT if not isinstance(x, (tuple, np.ndarray))]
+    wrongs = {
+        "kind": (NO_TEXT, ("cosine", "")),
+        "step": ([x for x in NO_NUMBER if x is not None], (0, -0.1, NAN, 1.5)),
+        "granularity": ([x for x in NO_TEXT if x is not None], ("pixel", "")),
+        "merges": (names, ((), ["swapout", "swapout"])),
+        "layers": (names, ((), ["sdropdml", "sdropdml"])),
+        "build": ([x for x in (*NO_TEXT, "build") if not callable(x)], ()),
+        "reuse": (NO_FLAG, ()),
+    }
+    for name in others:
+        wrong(name, *wrongs[name])
+    if {"merges", "layers"} & {*others}:
+        name = "merges" if "merges" in others else "layers"
+        for names in ("add", ["add"], [1], [None], [["swapout"]]):
+            with pytest.raises((TypeError, ValueError), match=f"`{name}` must be one or more of"):
+                function(**least, **{name: names})
+
+
+def test_arguments_that_do_not_fit_each_other():
+    refuses(lambda n: tuning.theta_schedule(hyperparameters(), 2, kind="stage", stages=n), "stages",
+            (3,), ValueError)  # fmt: skip
+    refuses(lambda step: tuning.theta_schedule(hyperparameters(), 2, step=step), "step", (0.8,),
+            ValueError)  # fmt: skip
+    refuses(lambda x: tuning.alpha(hyperparameters(), alpha=x), "alpha", ((0, 1),), ValueError)
+
+
+def test_models_to_start_as():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    compiled = keras.models.clone_model(model)
+    compiled.compile("sgd", "mse")
+    for call, name in (
+        (lambda model: tuning.start_as(model, compiled), "model"),
+        (lambda model: tuning.start_as(compiled, model), "new"),
+    ):
+        refuses(call, name, (*NO_TEXT, keras.Model, keras.layers.Dense(1)), TypeError)
+        refuses(call, name, (model,), ValueError)
 
 
 # --- searches ------------------------------------------------------------------------------------
@@ -363,7 +405,7 @@ def test_grid_over_merges_is_complete(merges, tmp_path):
     """Three values for each theta: 3^2 settings of a merge with two thetas, 3 of one with one."""
     model = tuning.SwapoutHyperModel(merged, merges, "constant", step=0.35)
     trials = search(UntrainedGrid(model, max_trials=20, directory=tmp_path))
-    thetas = {merge: tuning.MERGES[merge][1] for merge in merges}
+    thetas = {merge: hypermodels.MERGES[merge][1] for merge in merges}
     assert len(trials) == sum(3 ** len(names) for names in thetas.values())
     seen = set()
     for trial in trials:
@@ -378,11 +420,11 @@ def test_grid_over_merges_is_complete(merges, tmp_path):
 @pytest.mark.parametrize("choice", ["merge", "layer"])
 def test_every_conditional_hyperparameter_is_searched(choice, tmp_path):
     if choice == "merge":
-        where = {name: tuning.MERGES[name][1] for name in ("swapout", "stochastic_depth")}
+        where = {name: hypermodels.MERGES[name][1] for name in ("swapout", "stochastic_depth")}
         model = tuning.SwapoutHyperModel(merged, tuple(where), "stage", stages=1)
         where = {key: [f"{key}_{v}_stage_1" for v in values] for key, values in where.items()}
     else:
-        where = {key: ["block_size"] * blocks for key, (_, blocks) in tuning.REGIONS.items()}
+        where = {key: ["block_size"] * blocks for key, (_, blocks) in hypermodels.REGIONS.items()}
         where = {key: ["rate", "alpha", *value] for key, value in where.items()}
         model = tuning.RBlockHyperModel(dropped, tuple(where))
     tuner = UntrainedRandom(model, max_trials=12, seed=1, directory=tmp_path)
