@@ -6,13 +6,24 @@ large as float16 holds.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+import numbers
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_swapout.arguments import checked, checked_flag, checked_tensor, one_of
 
-class Head(NamedTuple):
+__all__ = ["Head", "log_probabilities", "two_way"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
     """What the numbers of an output mean.
 
     Attributes:
@@ -20,11 +31,20 @@ class Head(NamedTuple):
             binary label of its own; None, no distribution.
         from_logits: whether they are logits, before the softmax or the sigmoid.
         axis: axis of the classes.
+
+    Raises:
+        TypeError, ValueError: an attribute is not as above.
     """
 
     distribution: str | None = "softmax"
     from_logits: bool = False
     axis: int = -1
+
+    def __post_init__(self) -> None:
+        if self.distribution is not None:
+            one_of(self.distribution, ("softmax", "sigmoid"), "distribution")
+        checked_flag(self.from_logits, "from_logits")
+        checked(self.axis, numbers.Integral, "axis", "an int")
 
 
 def two_way(
@@ -50,7 +70,8 @@ def two_way(
         "softmax" and "mse", (batch, ..., units) for "sigmoid".
 
     Raises:
-        ValueError: `divergence` is unknown, or "kl" or "js" for an output that is no distribution.
+        TypeError: an argument has the wrong type. ValueError: `divergence` is unknown, or "kl" or
+            "js" for an output that is no distribution.
 
     Example:
 
@@ -67,12 +88,20 @@ def two_way(
     1); with `stop_gradient` deep mutual learning (Zhang et al. 2018, section 2.2). "js" and "mse"
     are additions.
     """
-    if divergence not in DIVERGENCES:
+    one_of(divergence, tuple(DIVERGENCES), "divergence")
+    checked_flag(stop_gradient, "stop_gradient")
+    head = Head() if head is None else checked(head, Head, "head", HEAD)
+    a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
+    shapes = tuple(a.shape), tuple(b.shape)
+    if (
+        not shapes[0]
+        or len(shapes[0]) != len(shapes[1])
+        or any(m != n and None not in (m, n) for m, n in zip(*shapes, strict=True))
+    ):
         raise ValueError(
-            f"Argument `divergence` must be one of {tuple(DIVERGENCES)}. "
-            f"Received: divergence={divergence!r}"
+            "Arguments `a` and `b` must have one shape (batch, ..., units). "
+            f"Received: a of shape {shapes[0]} and b of shape {shapes[1]}"
         )
-    head = Head() if head is None else head
     if divergence == "mse":
         a, b = (_at_least_float32(x) for x in (a, b))
     elif head.distribution is None:
@@ -97,6 +126,9 @@ def log_probabilities(outputs: Any, head: Head) -> Any:
     Returns:
         float32 or float64: (batch, ..., classes), or (batch, ..., units, 2) for "sigmoid".
 
+    Raises:
+        TypeError: an argument has the wrong type. ValueError: `head` does not fit the outputs.
+
     Example:
 
     >>> import numpy as np
@@ -104,7 +136,8 @@ def log_probabilities(outputs: Any, head: Head) -> Any:
     >>> np.round(ops.convert_to_numpy(ops.exp(log_p)), 6).tolist()
     [[[0.25, 0.75]]]
     """
-    outputs = ops.convert_to_tensor(outputs)
+    outputs = checked_tensor(outputs, "outputs")
+    checked_distribution(head, len(outputs.shape))
     # 1 / least is a gradient, which has to fit the dtype of the outputs.
     half = keras.backend.standardize_dtype(outputs.dtype) == "float16"
     least = 2.0**-14 if half else 1e-7
@@ -120,8 +153,15 @@ def log_probabilities(outputs: Any, head: Head) -> Any:
     return ops.stack([ops.log(outputs), ops.log1p(-outputs)], axis=-1)
 
 
+def checked_distribution(head: Any, rank: int) -> Head:
+    """`head`, or an error unless outputs of `rank` axes can be such a distribution."""
+    expected = f"{HEAD} of a distribution along one of {rank} axes"
+    return checked(
+        head, Head, "head", expected, lambda h: h.distribution and -rank <= h.axis < rank
+    )
+
+
 def _at_least_float32(x):
-    x = ops.convert_to_tensor(x)
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
@@ -138,4 +178,5 @@ def _mse(p, q):
     return ops.mean(ops.square(p - q), axis=-1)
 
 
+HEAD = "a keras_swapout.divergence.Head"
 DIVERGENCES = {"kl": _kl, "js": _js, "mse": _mse}

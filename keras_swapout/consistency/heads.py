@@ -48,11 +48,9 @@ def head_of(loss: Any, activation: str | None) -> Head:
     >>> head_of("mse", "linear").distribution is None
     True
     """
-    if isinstance(loss, str):
-        loss = keras.losses.get(loss)
+    loss = loss_of(loss)
     keywords = getattr(loss, "keywords", {})  # of a functools.partial
-    function = getattr(loss, "func", loss)
-    name = getattr(function, "__name__", type(function).__name__).replace("_", "").lower()
+    name = _known_name(loss)
     distribution = _BY_LOSS.get(name)
     if distribution is None and activation in ("softmax", "sigmoid"):
         distribution = activation
@@ -62,6 +60,29 @@ def head_of(loss: Any, activation: str | None) -> Head:
     given = getattr(loss, "_fn_kwargs", keywords)
     axis = given.get("axis", -1) if name in _BY_LOSS else -1
     return Head(distribution, bool(from_logits or activation == "linear"), axis)
+
+
+def _known_name(loss):
+    """The name that `_BY_LOSS` has for a loss: its own or that of a class it is derived from."""
+    function = getattr(loss, "func", loss)
+    named = [function] if hasattr(function, "__name__") else type(function).__mro__
+    names = [one.__name__.replace("_", "").lower() for one in named]
+    return next((name for name in names if name in _BY_LOSS), None)
+
+
+def loss_of(loss: Any) -> Any:
+    """A loss that may be named, as a function or an object; None for None.
+
+    None too for "crossentropy", of which Keras makes one or another by the labels.
+
+    Example:
+
+    >>> loss_of("mse").__name__, loss_of("crossentropy")
+    ('mean_squared_error', None)
+    """
+    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
+        return None
+    return keras.losses.get(loss)
 
 
 def heads(model: keras.Model, trained: keras.Model | None = None) -> list[Head]:
@@ -94,7 +115,7 @@ def heads(model: keras.Model, trained: keras.Model | None = None) -> list[Head]:
     found = []
     for activation, shape, one in zip(known, shapes, per_output(loss, names), strict=True):
         head = head_of(one, activation)
-        if head.distribution is None and not _of_keras(one):
+        if head.distribution is None and not is_of_keras(one):
             if activation == "linear" and shape[-1] not in (1, None):
                 head = Head("softmax", from_logits=True)
             elif activation in (None, "linear"):
@@ -108,14 +129,25 @@ def heads(model: keras.Model, trained: keras.Model | None = None) -> list[Head]:
     return found
 
 
-def _of_keras(loss):
-    """Whether a loss is one of Keras' own, so that what it is for is known."""
-    if loss is None:
-        return False
-    if isinstance(loss, str):
+def is_of_keras(loss: Any) -> bool:
+    """Whether a loss is one of Keras' own, so that what it does is known.
+
+    Example:
+
+    >>> is_of_keras("mse"), is_of_keras(lambda y_true, y_pred: y_pred)
+    (True, False)
+    """
+    if isinstance(loss, str) and loss_of(loss) is None:
         return True
-    origin = loss if hasattr(loss, "__name__") else type(loss)
-    return getattr(origin, "__module__", "").startswith("keras.")
+    loss = loss_of(loss)
+    # Also the function that Keras has made an object of.
+    return all(_module(x).startswith("keras.") for x in (loss, getattr(loss, "fn", loss)))
+
+
+def _module(function):
+    function = getattr(function, "func", function)  # of a functools.partial
+    function = function if hasattr(function, "__name__") else type(function)
+    return getattr(function, "__module__", "")
 
 
 def activations(model: keras.Model) -> list[str | None]:
@@ -235,3 +267,28 @@ def per_output(value: Any, names: Sequence[tuple[Any, Any]]) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return list(value)
     return [value] * len(names)
+
+
+def labels_of(
+    y: Any, y_pred: Any, names: Sequence[tuple[Any, Any]], losses: Sequence[Any]
+) -> list[Any]:
+    """The labels of each output, None where it has none, as Keras assigns them.
+
+    Args:
+        y, y_pred: labels and predictions, of one structure; or labels by name, in the order of the
+            outputs, or only for those with a loss.
+        names: for each output the names that a dict may know it by.
+        losses: for each output its loss, or None.
+
+    Example:
+
+    >>> labels_of([1, 2], [3, 4, 5], [(None, None)] * 3, ["mse", None, "mse"])
+    [1, None, 2]
+    """
+    if isinstance(y, dict) and not isinstance(y_pred, dict):
+        return per_output(y, names)
+    labels = [] if y is None else tree.flatten(y)
+    if len(labels) == len(names):
+        return labels
+    rest = iter(labels)
+    return [None if loss is None else next(rest, None) for loss in losses]

@@ -20,14 +20,26 @@ import keras
 from keras import ops, tree
 
 from keras_swapout import backend
-from keras_swapout.arguments import checked_number
+from keras_swapout.arguments import (
+    checked,
+    checked_flag,
+    checked_number,
+    checked_tensor,
+    refusal,
+)
+from keras_swapout.consistency.added import counted_once, doubled
 from keras_swapout.consistency.divergence import DIVERGENCES
-from keras_swapout.consistency.heads import activations, divergences, per_output
+from keras_swapout.consistency.heads import activations, divergences, labels_of, per_output
+from keras_swapout.consistency.reduction import reduced
+from keras_swapout.layers.base import numbers_in
 from keras_swapout.submodels.fork import forked, is_functional, plain_view, stochastic_layers
 from keras_swapout.submodels.views import SplitViews, Views, laid_out
 
 # Whether a training step is running. A context variable, as replicas take turns in threads.
 _training_step: contextvars.ContextVar[bool] = contextvars.ContextVar("step", default=False)
+ALPHA = "a number >= 0 or a function of the training step"
+#: What Keras calls of a model that it trains.
+STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
 #: What `fit` reports of the two terms.
 TASK_LOSS, CONSISTENCY = "task_loss", "consistency"
 
@@ -56,23 +68,35 @@ class RBlock(keras.Model):
             name; None leaves an output out. Outputs without a loss are left out.
         fraction: share of each batch that is forked, in (0, 1]: the first samples of the batch,
             rounded to a whole number >= 1. The task loss weighs every sample once, forked or not.
+            Under a `tf.distribute` strategy the batch is that of a replica: each forks the first
+            of its own samples, as many in all up to rounding, but others than one device would.
         stop_gradient: whether each sub-model takes the other's prediction as a constant target,
             the form of deep mutual learning.
         **kwargs: those of `keras.Model`.
 
     Whether outputs are softmax or binary (sigmoid) ones, logits or probabilities, is read off the
     loss and the last activation. Sample and class weights weigh both terms, `loss_weights` an
-    output's consistency as its task loss, and masked steps count in neither. Beside "loss", `fit`
-    reports "task_loss" and "consistency" (before alpha); metrics are of the first view, losses of
-    single outputs the mean of both.
+    output's consistency as its task loss, and masked steps count in neither. An output's
+    consistency is reduced by the `reduction` of its loss, and leaves out what that leaves out by
+    itself: what Keras masks for it (`ignore_class`), and of a loss of one's own the values that are
+    0 whatever is predicted. (One that returns a single number, or a mean over the binary labels of
+    a sample, does not tell which it left out: give sample weights, or a `divergence` that knows.)
+
+    What layers add with `add_loss` counts once, as a mean of both views: which are sums over the
+    batch is tried on a few random samples when this is made. Beside "loss", `fit` reports
+    "task_loss" and "consistency" (before alpha); metrics are of the first view, losses of single
+    outputs the mean of both.
 
     Raises:
         TypeError: an argument has the wrong type. ValueError: it is out of range; the model has no
-            stochastic layer, so both views would be equal; at the latest in `compile`, an output is
-            no distribution although the divergence needs one.
+            stochastic layer, so both views would be equal; it has a step of its own (`train_step`,
+            `compute_loss`, ...), which would not be called; at the latest in `compile`, an output
+            is no distribution although the divergence needs one.
 
     Warns:
-        if layers with a rate above 0.5 make the two views drop the same units.
+        if layers with a rate above 0.5 make the two views drop the same units; in training, if
+        layers add losses that could not be tried (in a subclassed network, say), of which a sum
+        over the batch would count both views.
 
     Example:
 
@@ -104,11 +128,7 @@ class RBlock(keras.Model):
         stop_gradient: bool = False,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                f"Argument `model` must be a keras.Model. Received: model={model!r} of type "
-                f"{type(model)}"
-            )
+        checked(model, keras.Model, "model", "a keras.Model")
         kwargs = {"name": f"rblock_{model.name}", "dtype": model.dtype_policy, **kwargs}
         # The network casts its inputs itself, as it does without R-Block.
         super().__init__(**{"autocast": False, **kwargs})
@@ -118,8 +138,10 @@ class RBlock(keras.Model):
         self.fraction = checked_number(
             fraction, lambda n: 0 < n <= 1, "fraction", "a number in (0, 1]"
         )
-        self.stop_gradient = bool(stop_gradient)
+        self.stop_gradient = checked_flag(stop_gradient, "stop_gradient")
+        _check_steps(model)
         self._run = forked(model)
+        self._doubled = doubled(model, self._run, self)
         self._activations = activations(model)
         self._loss_weights = None
         if is_functional(model):
@@ -151,7 +173,13 @@ class RBlock(keras.Model):
     def alpha(self) -> float | Callable[[Any], Any]:
         """Weight of the consistency term. A number can be set anew at any time: it is a variable of
         the training step, so nothing is compiled again.
+
+        It is one of the weights and goes wherever those go: `set_weights`, files of weights and
+        `EarlyStopping(restore_best_weights=True)` bring the alpha of their time along, and this
+        attribute, the configuration and what is saved say so.
         """
+        if not callable(self._alpha):
+            (self._alpha,) = numbers_in(self._weight, [self._alpha])
         return self._alpha
 
     @alpha.setter
@@ -162,6 +190,8 @@ class RBlock(keras.Model):
                 f"part of the training step. Received: alpha={value!r} after {self._alpha!r}"
             )
         self._alpha = _checked_alpha(value)
+        if hasattr(self, "jax_state_sync"):  # else `fit` would put back what it holds meanwhile
+            self.jax_state_sync()
         self._weight.assign(self._alpha)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -193,24 +223,41 @@ class RBlock(keras.Model):
         """The loss of a batch; in a training step, of the two views that `y_pred` holds."""
 
         def task_loss(y_pred):
-            return super(RBlock, self).compute_loss(x, y, y_pred, sample_weight, training)
+            return self.task_loss(x, y, y_pred, sample_weight, training)
 
         if not _training_step.get():
             return task_loss(y_pred)
         views = self._views(x)
         pairs = _pairs(y_pred, views)
         task = (task_loss(_view(0, pairs, y_pred)) + task_loss(_view(1, pairs, y_pred))) / 2
-        consistency = ops.cast(self._divergence(y_pred, pairs, views, sample_weight), task.dtype)
-        # Under tf.distribute a loss is this replica's share of the whole.
         samples, replicas = _samples(x), backend.replicas()
+        share = views.repeat(samples) / samples
+        task = counted_once(task, self, self._doubled, share)
+        consistency = self._divergence(y, y_pred, pairs, views, sample_weight, share)
+        consistency = ops.cast(consistency, task.dtype)
+        # Under tf.distribute a loss is this replica's share of the whole.
         self._task_loss.update_state(task * replicas, sample_weight=samples)
         self._consistency.update_state(consistency * replicas, sample_weight=samples)
         if callable(self._alpha):
-            alpha = ops.cast(self._alpha(ops.convert_to_tensor(self.steps)), task.dtype)
+            alpha = ops.cast(self._scheduled(ops.convert_to_tensor(self.steps)), task.dtype)
             self.steps.assign_add(1)
         else:
             alpha = ops.cast(self._weight, task.dtype)
         return task + alpha * consistency
+
+    def task_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The loss of one view, and that of `evaluate`: what `keras.Model.compute_loss` gives.
+
+        To be overridden in a subclass for a loss that `compile` and `add_loss` can't express.
+        """
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """As Keras', of the first view in a training step."""
@@ -224,6 +271,15 @@ class RBlock(keras.Model):
             del results[TASK_LOSS], results[CONSISTENCY]
         return results
 
+    def _scheduled(self, step):
+        """alpha at a training step, of a schedule."""
+        expected = f"{ALPHA} that returns a number"
+        alpha = checked_tensor(self._alpha(step), "alpha", expected)
+        try:
+            return ops.reshape(alpha, ())
+        except Exception as error:  # every backend has its own
+            raise refusal(ValueError, "alpha", expected, alpha) from error
+
     def _views(self, x):
         if self.fraction == 1:
             return Views(count=2)
@@ -233,24 +289,40 @@ class RBlock(keras.Model):
         share = ops.cast(ops.round(self.fraction * ops.cast(samples, "float32")), samples.dtype)
         return Views(count=2, forked=(ops.maximum(share, 1), samples))
 
-    def _divergence(self, y_pred, pairs, views, sample_weight):
+    def _divergence(self, y, y_pred, pairs, views, sample_weight, share):
         names = self._names(y_pred)
-        weights = per_output(sample_weight, names)
+        losses = per_output(self.loss, names)
         total = 0.0
-        for pair, (function, scale), weight in zip(
-            pairs, self._functions(names), weights, strict=True
+        for pair, (function, scale), loss, labels, weight in zip(
+            pairs,
+            self._functions(names),
+            losses,
+            labels_of(y, y_pred, names, losses),
+            per_output(sample_weight, names),
+            strict=True,
         ):
             if function is None:
                 continue
             forked = views.repeat(ops.shape(pair.first)[0])
-            values = function(pair.first[:forked], pair.second[:forked])
-            weight = _weight(values, weight, pair.mask, forked)
-            total = total + scale * _MEAN(values, values, sample_weight=weight)
+            first, second = pair.first[:forked], pair.second[:forked]
+            values = checked_tensor(
+                function(first, second),
+                "divergence",
+                "a function (first, second) -> values (batch, ...)",
+            )
+            labels, weight, mask = (
+                None if a is None else ops.convert_to_tensor(a)[:forked]
+                for a in (labels, weight, pair.mask)
+            )
+            number = reduced(values, loss, labels, first, weight, mask, share)
+            total = total + scale * number
         return total
 
     # What the outputs are
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any):
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
         """As `keras.Model.compile`.
 
         Raises:
@@ -283,15 +355,21 @@ class RBlock(keras.Model):
             self.stop_gradient,
         )
 
-    # alpha is in the configuration: weights of another run do not change it.
-
     def save_own_variables(self, store: Any) -> None:
-        if callable(self._alpha):
-            store["steps"] = ops.convert_to_numpy(self.steps)
+        name, variable = self._own_variable()
+        store[name] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store: Any) -> None:
-        if callable(self._alpha) and "steps" in store:
-            self.steps.assign(store["steps"])
+        name, variable = self._own_variable()
+        if name in store:  # not in files of a number where there is a schedule now, or of old ones
+            variable.assign(store[name])
+
+    def _own_variable(self):
+        return ("steps", self.steps) if callable(self._alpha) else ("alpha", self._weight)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.export`, of what ships: `.model`, in each of Keras' formats."""
+        self.model.export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -321,16 +399,6 @@ class _Pair(NamedTuple):
     mask: Any
 
 
-class MeanOfValues(keras.losses.Loss):
-    """The mean of values, weighted and shared among replicas as Keras does it for any loss."""
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return y_pred
-
-
-_MEAN = MeanOfValues()
-
-
 def _pairs(y_pred, views):
     split = SplitViews()
     with laid_out(views):
@@ -345,22 +413,20 @@ def _samples(x):
     return ops.shape(next(value for value in tree.flatten(x) if value is not None))[0]
 
 
-def _weight(values, weight, mask, forked):
-    """Weights of `values`, or None; masked values count neither in the sum nor in the number."""
-    weights = []
-    if weight is not None:
-        weights.append(ops.cast(weight, values.dtype)[:forked])
-    if mask is not None:
-        mask = ops.cast(mask, values.dtype)[:forked]
-        weights.append(mask * ops.cast(ops.size(mask), mask.dtype) / ops.maximum(ops.sum(mask), 1))
-    product = None
-    for factor in weights:
-        if len(factor.shape) > len(values.shape):
-            factor = ops.squeeze(factor, -1)
-        missing = len(values.shape) - len(factor.shape)
-        factor = ops.reshape(factor, (*ops.shape(factor), *(1,) * missing))
-        product = factor if product is None else product * factor
-    return None if product is None else product * ops.ones_like(values)
+def _check_steps(model):
+    """Refuses a network that would be trained in a way of its own, which `fit` here never calls."""
+    own = [step for step in STEPS if not _module(getattr(model, step)).startswith("keras.")]
+    if own:
+        raise ValueError(
+            "Argument `model` must be a network that Keras' own training step trains, as that of "
+            f"RBlock takes its place. Received: {model.name!r} with its own {', '.join(own)}. A "
+            "loss can be given to `compile` or `add_loss`, or be the `task_loss` of a subclass of "
+            "RBlock, which may have its own steps as well"
+        )
+
+
+def _module(function):
+    return getattr(function, "__module__", None) or ""
 
 
 def _check_layers(model):
@@ -383,20 +449,22 @@ def _check_layers(model):
 
 
 def _checked_alpha(alpha):
-    expected = "a number >= 0 or a function of the training step"
-    return checked_number(alpha, lambda n: 0 <= n < math.inf, "alpha", expected)
+    return checked_number(alpha, lambda n: 0 <= n < math.inf, "alpha", ALPHA)
 
 
 def _checked_divergence(divergence):
+    expected = (
+        f"one of {tuple(DIVERGENCES)}, a function, or for several outputs a list or dict of these "
+        "and None"
+    )
+    several = isinstance(divergence, (dict, list, tuple))
     if isinstance(divergence, dict):
         kinds = list(divergence.values())
     else:
-        kinds = divergence if isinstance(divergence, (list, tuple)) else [divergence]
+        kinds = divergence if several else [divergence]
     for kind in kinds:
-        if kind is not None and not callable(kind) and kind not in DIVERGENCES:
-            raise ValueError(
-                f"Argument `divergence` must be one of {tuple(DIVERGENCES)}, a function, or for "
-                f"several outputs a list or dict of these and None. "
-                f"Received: divergence={divergence!r}"
-            )
+        if not (isinstance(kind, str) or callable(kind) or (several and kind is None)):
+            raise refusal(TypeError, "divergence", expected, divergence)
+    if not kinds or any(isinstance(kind, str) and kind not in DIVERGENCES for kind in kinds):
+        raise refusal(ValueError, "divergence", expected, divergence)
     return divergence

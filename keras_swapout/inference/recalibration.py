@@ -15,12 +15,20 @@ import numpy as np
 from keras import ops
 
 from keras_swapout import backend
-from keras_swapout.arguments import checked_count
+from keras_swapout.arguments import (
+    checked,
+    checked_array,
+    checked_count,
+    checked_flag,
+    checked_verbose,
+)
 from keras_swapout.consistency.rblock import RBlock
 from keras_swapout.inference.batches import batches, first
 from keras_swapout.inference.moments import Moments
-from keras_swapout.submodels.fork import is_functional, plain_view, sublayers
-from keras_swapout.submodels.sampling import overridden
+from keras_swapout.submodels.inside import Traced, is_functional, plain_view, sublayers
+from keras_swapout.submodels.overrides import overridden
+from keras_swapout.submodels.sampling import alone, checked_steady
+from keras_swapout.submodels.trial import ROWS
 
 
 def recalibrate_batch_norm(
@@ -64,8 +72,9 @@ def recalibrate_batch_norm(
     so that all replicas, and all workers, whose batches may differ, get the same.
 
     Raises:
-        TypeError: `model` is no Keras model. ValueError: it is not built, or has no batch
-            normalisation, `data` is empty, or an argument is out of range.
+        TypeError: an argument has the wrong type. ValueError: it is out of range, `model` is not
+            built, has no batch normalisation or a layer that stays random at inference, or `data`
+            is empty.
 
     Example:
 
@@ -83,13 +92,8 @@ def recalibrate_batch_norm(
     """
     if isinstance(model, RBlock):
         model = model.model
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"Argument `model` must be a keras.Model. Received: model={model!r} of type "
-            f"{type(model)}"
-        )
-    if not model.built:
-        raise ValueError("Argument `model` must be built. Received: a model without weights yet")
+    checked(model, keras.Model, "model", "a keras.Model that is built", lambda m: m.built)
+    checked_flag(in_place, "in_place")
     recalibrator = Recalibrator(model if in_place else copied(model))
     recalibrator(data, steps, batch_size, verbose)
     return recalibrator.model
@@ -103,6 +107,9 @@ def batch_norm_statistics(model: keras.Model) -> list[tuple[np.ndarray, np.ndarr
 
     Returns:
         A pair of arrays (channels,) for each layer, in the order of the model's layers.
+
+    Raises:
+        TypeError: `model` is no Keras model.
 
     Example:
 
@@ -127,7 +134,8 @@ def restore_batch_norm(
         statistics: a pair of arrays for each batch normalisation.
 
     Raises:
-        ValueError: the number of pairs, or a shape, does not fit.
+        TypeError: an argument has the wrong type. ValueError: the number of pairs, or a shape, does
+            not fit.
 
     Example:
 
@@ -137,14 +145,26 @@ def restore_batch_norm(
     [4.0, 4.0]
     """
     layers = _batch_norms(model)
-    shapes = [[np.shape(a) for a in pair] for pair in statistics]
-    wanted = [[layer.moving_mean.shape, layer.moving_variance.shape] for layer in layers]
-    if shapes != [list(map(tuple, pair)) for pair in wanted]:
-        raise ValueError(
-            f"Argument `statistics` must have a mean and a variance for each of the {len(layers)} "
-            f"batch normalisations, of shapes {wanted}. Received: shapes {shapes}"
-        )
-    for layer, (mean, variance) in zip(layers, statistics, strict=True):
+    wanted = [
+        [tuple(v.shape) for v in (layer.moving_mean, layer.moving_variance)] for layer in layers
+    ]
+    expected = (
+        f"a list with a mean and a variance for each of the {len(layers)} batch normalisations, of "
+        f"shapes {wanted}"
+    )
+
+    def parts(value):
+        sequence = (list, tuple, np.ndarray)
+        return checked(value, sequence, "statistics", expected, lambda v: getattr(v, "ndim", 1))
+
+    pairs = [
+        [checked_array(values, "statistics", expected) for values in parts(pair)]
+        for pair in parts(statistics)
+    ]
+    shapes = [[a.shape for a in pair] for pair in pairs]
+    if shapes != wanted:
+        raise ValueError(f"Argument `statistics` must be {expected}. Received: shapes {shapes}")
+    for layer, (mean, variance) in zip(layers, pairs, strict=True):
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(variance)
 
@@ -155,7 +175,7 @@ SEGMENTS = 4
 
 
 class Recalibrator:
-    """`recalibrate_batch_norm` in place, for many calls: the passes are compiled once.
+    """`recalibrate_batch_norm` in place, for many calls: compiled once, until the network changes.
 
     Args:
         model: a built Keras model with batch normalisation.
@@ -168,26 +188,37 @@ class Recalibrator:
                 "Argument `model` must have a keras.layers.BatchNormalization. Received: "
                 f"{model.name!r}, which has none, so there is nothing to recalibrate"
             )
-        self._passes: dict[int, tuple[keras.Layer, _Pass]] | None = None
+        self._passes: dict[int, tuple[keras.Layer, _Pass]] = {}
+        self._traced: Traced | None = None  # what the network was when they were made
 
     def __call__(
         self, data: Any, steps: int | None = None, batch_size: int = 256, verbose: bool = False
     ) -> None:
         """Arguments and errors as for `recalibrate_batch_norm`."""
         if steps is not None:
-            checked_count(steps, "steps")
-        checked_count(batch_size, "batch_size")
+            steps = checked_count(steps, "steps", also=" or None")
+        batch_size = checked_count(batch_size, "batch_size")
+        verbose = checked_verbose(verbose)
         if isinstance(data, Iterator):  # spent after the first pass
             raise ValueError(
                 "Argument `data` must be something that can be gone through again, for there is a "
                 f"pass for each layer. Received: {data!r}"
             )
-        if self._passes is None:
-            order = _call_order(self.model, first(data, "data"))
-            self._passes = {}
-            for part in np.array_split(np.arange(len(order)), min(SEGMENTS, len(order))):
-                to_there = _Pass(self.model, [order[i] for i in part])
-                self._passes |= {id(layer): (layer, to_there) for layer in to_there.layers_seen}
+        with alone(self.model):
+            if self._traced is None or not self._traced.is_of(self.model):
+                self._passes = self._new_passes(data)
+                self._traced = Traced(self.model)  # after a call: by now all is built
+            self._recalibrate(data, steps, batch_size, verbose)
+
+    def _new_passes(self, data):
+        order = _call_order(self.model, first(data, "data", ROWS))
+        passes = {}
+        for part in np.array_split(np.arange(len(order)), min(SEGMENTS, len(order))):
+            to_there = _Pass(self.model, [order[i] for i in part])
+            passes |= {id(layer): (layer, to_there) for layer in to_there.layers_seen}
+        return passes
+
+    def _recalibrate(self, data, steps, batch_size, verbose):
         bar = keras.utils.Progbar(len(self._passes), verbose=int(verbose), unit_name="layer")
         before = batch_norm_statistics(self.model)
         try:
@@ -220,9 +251,7 @@ class _Pass(keras.Model):
     def call(self, inputs, training=None):
         seen = {id(layer): [] for layer in self.layers_seen}
 
-        def watch(layer):
-            call = layer.call
-
+        def watch(layer, call):
             def watched(inputs, *args, **kwargs):
                 seen[id(layer)].append(_moments(inputs, kwargs.get("mask"), layer.axis))
                 return call(inputs, *args, **kwargs)
@@ -269,12 +298,10 @@ def _moments(inputs, mask, axis):
 
 
 def _call_order(model, inputs):
-    """The batch normalisations in the order in which they are first called."""
+    """The batch normalisations in the order in which they are first called, without noise."""
     order = []
 
-    def noting(layer):
-        call = layer.call
-
+    def noting(layer, call):
         def noted(*args, **kwargs):
             if layer not in order:
                 order.append(layer)
@@ -282,8 +309,12 @@ def _call_order(model, inputs):
 
         return noted
 
-    with overridden(_batch_norms(model), noting):
-        model(inputs, training=False)
+    def run():
+        with overridden(_batch_norms(model), noting):
+            model(inputs, training=False)
+
+    way_out = "Recalibrate a network whose layers are off at inference"
+    checked_steady(model, inputs, run, way_out)
     return order
 
 
@@ -320,4 +351,5 @@ def _clone(model):
 
 
 def _batch_norms(model):
+    checked(model, keras.Layer, "model", "a keras.Model or a keras.Layer")
     return [x for x in sublayers(model) if isinstance(x, keras.layers.BatchNormalization)]

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import tree
 
-from keras_swapout.submodels.views import RepeatViews, Views, laid_out
+from keras_swapout.arguments import checked, checked_count, checked_flag
+from keras_swapout.submodels.inside import is_functional, plain_view, sublayers
+from keras_swapout.submodels.trial import hidden_layers, says
+from keras_swapout.submodels.views import MOST, RepeatViews, Views, laid_out
 
 
 def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> keras.Model:
@@ -31,7 +33,7 @@ def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> kera
             of their own, Sequential ones without a `keras.Input`, and those that move the batch
             from the first axis, at the input. Its layers are shared, not copied: training the fork
             trains the model.
-        views: number of views, an int >= 1.
+        views: number of views, an int in [1, 10000].
         complementary: whether in our layers views 2j and 2j + 1 use complementary masks (the most
             different that there are at the same drop rate). False: every view draws on its own.
             `DropBlock2D` and other people's layers draw on their own in either case.
@@ -43,7 +45,7 @@ def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> kera
         is taken to have the batch there.
 
     Raises:
-        TypeError: `model` is no Keras model. ValueError: `views` is not an int >= 1.
+        TypeError: an argument has the wrong type. ValueError: `views` is out of range.
 
     Example:
 
@@ -55,14 +57,11 @@ def fork(model: keras.Model, views: int = 2, complementary: bool = True) -> kera
 
     Source: R-Drop (Liang et al. 2021, section 2) doubles the whole batch instead.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"Argument `model` must be a keras.Model. Received: model={model!r} of type "
-            f"{type(model)}"
-        )
-    if not isinstance(views, int) or isinstance(views, bool) or views < 1:
-        raise ValueError(f"Argument `views` must be an int >= 1. Received: views={views!r}")
-    return _Fork(model, views, complementary)
+    return _Fork(
+        checked(model, keras.Model, "model", "a keras.Model"),
+        checked_count(views, "views", most=MOST),
+        checked_flag(complementary, "complementary"),
+    )
 
 
 class _Fork(keras.Model):
@@ -74,6 +73,13 @@ class _Fork(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self._run(inputs, Views(self.views, self.complementary), training)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Raises a ValueError: what is deployed is the model."""
+        raise ValueError(
+            f"{self.name!r} is there to train {self.model.name!r}, and gives every prediction "
+            f"{self.views} times. Export that model, which shares its layers: model.export(...)"
+        )
 
 
 def forked(
@@ -109,7 +115,9 @@ def stochastic_layers(model: keras.Layer) -> list[keras.Layer]:
 
     A layer says so itself where it has an attribute `stochastic` (ours do, and anybody's may);
     Keras' recurrent layers are stochastic if one of their rates is above 0; any other layer is if
-    it owns a `keras.random.SeedGenerator`. Some layers make theirs when they are built.
+    it owns a `keras.random.SeedGenerator`. Some layers make theirs when they are built. Other
+    people's layers that own none are tried, see trial.py: as a whole, where the graph of a model
+    calls them, and nothing in them says it already.
 
     Example:
 
@@ -117,43 +125,8 @@ def stochastic_layers(model: keras.Layer) -> list[keras.Layer]:
     >>> [layer.name for layer in stochastic_layers(model)]
     ['a']
     """
-    return [layer for layer in sublayers(model) if _draws(layer)]
-
-
-def sublayers(layer: keras.Layer) -> list[keras.Layer]:
-    """The layer and all layers in it, at any depth.
-
-    `_flatten_layers` is private: Keras has no public way into the parts of a layer that is no
-    model. tests/test_fork.py names the versions that it was tried with.
-    """
-    return list(layer._flatten_layers())
-
-
-def seed_generators(model: keras.Layer) -> list[keras.random.SeedGenerator]:
-    """The seed generators of all layers, each once. `_seed_generators` is private, as above."""
-    found = {id(g): g for layer in sublayers(model) for g in layer._seed_generators}
-    return list(found.values())
-
-
-def _draws(layer):
-    declared = getattr(layer, "stochastic", None)
-    if isinstance(declared, (bool, np.bool_)):
-        return bool(declared)
-    # Keras' recurrent cells own a generator whether they use it or not.
-    if type(layer).__module__.startswith("keras.") and hasattr(layer, "recurrent_dropout"):
-        return bool(layer.dropout or layer.recurrent_dropout)
-    return bool(layer._seed_generators)
-
-
-def is_functional(layer: keras.Layer) -> bool:
-    """Whether the layer is a model whose graph of layers says all that it does."""
-    call = getattr(type(layer), "call", None)
-    if getattr(call, "__qualname__", "") not in ("Functional.call", "Sequential.call"):
-        return False  # a `call` of its own may do anything with the graph
-    try:
-        return bool(layer.inputs)
-    except (AttributeError, ValueError):  # a Sequential model that nobody has told its input
-        return False
+    hidden = {id(layer) for layer in hidden_layers(model)}
+    return [layer for layer in sublayers(model) if says(layer) or id(layer) in hidden]
 
 
 def _rewrite(model, stochastic, arrive=None):
@@ -221,16 +194,6 @@ def _rewrite(model, stochastic, arrive=None):
     if arrive is not None:
         return clone, [id(x) in views for x in clone.outputs]
     return keras.Model(clone.input, tree.map_structure(repeat, clone.output), name=model.name)
-
-
-def plain_view(model: keras.Model) -> keras.Model:
-    """The graph of a functional or Sequential model as a functional model of its own.
-
-    `clone_model` would compile the clone of a compiled model, and does not rewrite Sequential ones.
-    """
-    if isinstance(model, keras.Sequential):
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return keras.Model(model.input, model.output, name=model.name)
 
 
 class _BatchElsewhere(Exception):

@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_swapout.arguments import checked, checked_count, checked_flag
 
-class Views(NamedTuple):
+__all__ = ["Views", "current", "laid_out"]
+
+MOST = 10_000  # views, which are all in memory at once: with more a number is mistaken
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
     """How the rows of a batch are laid out.
 
     Attributes:
@@ -25,11 +37,21 @@ class Views(NamedTuple):
             draws on its own.
         forked: None, every view holds every sample; or (forked, samples), ints or scalar tensors:
             two views, of which the second holds only the first `forked` of the `samples`.
+
+    Raises:
+        TypeError, ValueError: an attribute is not as above.
     """
 
     count: int = 1
     complementary: bool = True
     forked: tuple[Any, Any] | None = None
+
+    def __post_init__(self) -> None:
+        checked_count(self.count, "count")
+        checked_flag(self.complementary, "complementary")
+        if self.forked is not None:
+            expected = "None or (forked, samples), of two views"
+            checked(self.forked, tuple, "forked", expected, lambda f: len(f) == self.count == 2)
 
     def first(self, rows: Any) -> Any:
         """How many of `rows` rows are view 0.
@@ -74,6 +96,9 @@ def current() -> Views:
 def laid_out(views: Views) -> Iterator[None]:
     """Within, `current()` is `views`.
 
+    Raises:
+        TypeError: `views` are no `Views`.
+
     Example:
 
     >>> with laid_out(Views(count=2)):
@@ -82,7 +107,7 @@ def laid_out(views: Views) -> Iterator[None]:
     >>> current().count
     1
     """
-    token = _current.set(views)
+    token = _current.set(checked(views, Views, "views", "a keras_swapout.views.Views"))
     try:
         yield
     finally:

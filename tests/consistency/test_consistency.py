@@ -1,8 +1,12 @@
 """Sub-models against the full model, and training mode against inference."""
 
+import functools
+import threading
+
 import keras
 import numpy as np
 import pytest
+from refusals import NO_ARRAY, NO_INT, NO_TEXT, refuses
 from scipy.special import log_softmax, rel_entr, softmax
 
 import keras_swapout as ks
@@ -57,18 +61,26 @@ def test_spread_is_the_standard_deviation_over_sub_models():
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("function", [ks.metrics.mean_two_way_kl, ks.metrics.disagreement])
-def test_metrics_name_bad_shapes_and_nan(function):
+def test_metrics_name_what_does_not_fit(function):
     full, sub = predictions()
+    refuses(lambda x: function(x, sub), "full", NO_ARRAY, TypeError)
+    refuses(lambda x: function(full, x), "sub_models", NO_ARRAY, TypeError)
+    refuses(lambda axis: function(full, sub, axis), "axis", (*NO_INT, None), TypeError)
+    refuses(lambda axis: function(full, sub, axis), "axis", (0, 1, -3, 10**30), ValueError)
     with pytest.raises(ValueError, match=r"`full` and `sub_models`.*\(7, 4\) and \(5, 6, 4\)"):
         function(full, sub[:, :6])
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="`full` must not be NaN"):
         function(full * np.nan, sub)
 
 
 @pytest.mark.tensorflow
 def test_spread_needs_two_sub_models():
-    with pytest.raises(ValueError, match=r"`sub_models`.*\(1, 7, 4\)"):
-        ks.metrics.spread(predictions(sub_models=1)[1])
+    refuses(ks.metrics.spread, "sub_models", NO_ARRAY, TypeError)
+    for sub in (predictions(sub_models=1)[1], np.zeros((0, 7, 4)), np.zeros(7), 1.0):
+        with pytest.raises(ValueError, match=r"`sub_models` must hold .* Received: shape \("):
+            ks.metrics.spread(sub)
+    with pytest.raises(ValueError, match="`sub_models` must not be NaN"):
+        ks.metrics.spread(predictions()[1] * np.nan)
 
 
 def test_sub_models_are_masks_on_the_full_model():
@@ -140,12 +152,92 @@ def test_binary_outputs():
     assert figures["spread"] > 0
 
 
+def test_noise_at_inference_is_refused():
+    class MCDropout(keras.layers.Dropout):
+        def call(self, x, training=None):
+            return super().call(x, training=True)
+
+    layer = MCDropout(0.5)
+    measure = ks.TrainInferenceConsistency(network(layer), samples=2)
+    with pytest.raises(ValueError, match=f"{layer.name}.* also draw in inference mode"):
+        measure(data()[0])
+
+
+@pytest.mark.tensorflow
+def test_threads_measure_what_one_measures():
+    model, (x, y) = network(keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)), data()
+    measures = [ks.TrainInferenceConsistency(model, samples=n, batch_size=20) for n in (2, 3)]
+    expected, found = [measure(x, y) for measure in measures], {}
+
+    def run(number):
+        found[number] = measures[number % 2](x, y)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number] for number in range(4)] == expected * 2
+
+
+@pytest.mark.tensorflow
+def test_a_changed_network_is_noticed():
+    model, (x, y) = network(keras.layers.Dropout(0.5, seed=1)), data()
+    measure = ks.TrainInferenceConsistency(model, samples=2)
+    before, last = measure(x, y), model.layers[-1]
+    last.enable_lora(2)
+    last.lora_kernel_b.assign(np.ones(last.lora_kernel_b.shape))
+    after = measure(x, y)
+    assert after != before
+    assert after == ks.TrainInferenceConsistency(model, samples=2)(x, y)
+
+
 @pytest.mark.tensorflow
 def test_bad_arguments_are_named():
     model = network(keras.layers.Dropout(0.3), last="tanh")
     with pytest.raises(ValueError, match=r"`head`.*'tanh'"):
         ks.TrainInferenceConsistency(model)
-    for arguments in ({"samples": 1}, {"samples": 2.0}, {"batch_size": 0}, {"batch_size": True}):
-        (name, value), *_ = arguments.items()
-        with pytest.raises(ValueError, match=f"`{name}`.*{name}={value!r}"):
-            ks.TrainInferenceConsistency(model, **arguments, head=Head())
+    measure = functools.partial(ks.TrainInferenceConsistency, model, head=Head())
+    refuses(ks.TrainInferenceConsistency, "model", (*NO_TEXT, "x", keras.Model), TypeError)
+    for name, least in (("samples", 2), ("batch_size", 1)):
+        refuses(lambda value, name=name: measure(**{name: value}), name, NO_INT, TypeError)
+        below = (least - 1, -1)
+        refuses(lambda value, name=name: measure(**{name: value}), name, below, ValueError)
+    refuses(measure, "samples", (10**6, 10**30), ValueError)
+    wrong = [x for x in (*NO_TEXT, "softmax", [Head()]) if x is not None]
+    refuses(lambda head: ks.TrainInferenceConsistency(model, head=head), "head", wrong, TypeError)
+    with pytest.raises(ValueError, match=r"`head` must be .* Received: head=Head\(distrib.*=None"):
+        ks.TrainInferenceConsistency(model, head=Head(None))
+    several = keras.Model(model.inputs, [model.outputs[0], model.outputs[0]])
+    with pytest.raises(ValueError, match=r"`model` must be a keras\.Model with one output"):
+        ks.TrainInferenceConsistency(several, head=Head())
+
+
+@pytest.mark.tensorflow
+def test_bad_data_is_named():
+    layers = [keras.Input((6,)), keras.layers.Dropout(0.3), keras.layers.Dense(3)]
+    measure = ks.TrainInferenceConsistency(keras.Sequential(layers), 2, batch_size=8)
+    x, y = data(8)
+    refuses(measure, "x", NO_ARRAY, TypeError)
+    refuses(measure, "x", (x[:0], np.float32(1), [], 2), ValueError)
+    with pytest.raises(ValueError, match="`x` must be inputs whose predictions are not NaN"):
+        measure(x * np.nan)
+    for labels in [x for x in NO_ARRAY if x is not None]:
+        with pytest.raises(
+            TypeError, match=r"`y` must be whole numbers in 0 \.\. 2 of shape \(8,\)"
+        ):
+            measure(x, labels)
+    for labels, received in [
+        (1, r"shape \(\)"),
+        (y[:5], r"shape \(5,\)"),
+        (np.eye(3)[y], r"shape \(8, 3\)"),
+        (y + 1, r"1 \.\. 3"),
+        (y - 1, r"-1 \.\. 1"),
+        (y + 0.5, r"0\.5 \.\. 2\.5"),
+        (y * np.nan, "nan"),
+    ]:
+        with pytest.raises(ValueError, match=rf"`y` must be whole numbers in 0 \.\. 2.*{received}"):
+            measure(x, labels)
+    expected = measure(x, y)
+    for labels in (y.tolist(), y * 1.0, y[:, None], keras.ops.convert_to_tensor(y)):
+        assert measure(x.tolist(), labels) == pytest.approx(expected, rel=1e-5)

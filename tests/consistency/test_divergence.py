@@ -7,11 +7,12 @@ import math
 import keras
 import numpy as np
 import pytest
+from refusals import NO_ARRAY, NO_FLAG, NO_INT, NO_TEXT, refuses
 from scipy.spatial.distance import jensenshannon
 from scipy.special import expit, rel_entr, softmax
 
-from keras_swapout.consistency.divergence import Head, two_way
-from keras_swapout.consistency.heads import activations, head_of
+from keras_swapout.consistency.divergence import Head, log_probabilities, two_way
+from keras_swapout.consistency.heads import activations, head_of, is_of_keras
 
 BACKEND = keras.backend.backend()
 # JAX has no float64 unless told, and under torch some of Keras' ops compute in float32.
@@ -215,10 +216,32 @@ def test_half_precision_outputs_are_measured_in_float32(kind):
 
 
 @pytest.mark.tensorflow
-def test_unknown_divergence_and_no_distribution():
+def test_bad_arguments_are_named():
     a = np.zeros((2, 3), "float32")
-    with pytest.raises(ValueError, match=r"`divergence`.*\('kl', 'js', 'mse'\).*'tv'"):
-        two_way(a, a, "tv")
+    for name, head in (("a", None), ("b", Head(None))):
+        call = lambda x, name=name, head=head: two_way(**{"a": a, "b": a, name: x}, head=head)  # noqa: E731
+        refuses(call, name, NO_ARRAY, TypeError)
+    for b in (a[:1], a[0], a[None], 0.0):
+        with pytest.raises(ValueError, match=r"`a` and `b` must have one shape.*\(2, 3\) and b of"):
+            two_way(a, b, "mse")
+    refuses(lambda x: two_way(a, a, x), "divergence", NO_TEXT, TypeError)
+    refuses(lambda x: two_way(a, a, x), "divergence", ("tv", "KL", ""), ValueError)
+    wrong = [x for x in (*NO_TEXT, "softmax", [Head()]) if x is not None]
+    refuses(lambda x: two_way(a, a, "kl", x), "head", wrong, TypeError)
+    refuses(lambda x: log_probabilities(a, x), "head", wrong, TypeError)
+    wrong = (Head(None), Head(axis=2), Head(axis=-3))
+    refuses(lambda x: log_probabilities(a, x), "head", wrong, ValueError)
+    refuses(lambda x: log_probabilities(x, Head()), "outputs", NO_ARRAY, TypeError)
+    refuses(lambda x: two_way(a, a, "kl", Head(), x), "stop_gradient", NO_FLAG, TypeError)
+    refuses(Head, "distribution", [x for x in NO_TEXT if x is not None], TypeError)
+    refuses(Head, "distribution", ("", "Softmax", "linear"), ValueError)
+    refuses(lambda x: Head(None, x), "from_logits", NO_FLAG, TypeError)
+    refuses(lambda x: Head("softmax", False, x), "axis", NO_INT, TypeError)
+
+
+@pytest.mark.tensorflow
+def test_no_distribution():
+    a = np.zeros((2, 3), "float32")
     for kind in ("kl", "js"):
         with pytest.raises(ValueError, match=f"`divergence='{kind}'`.*distribution=None"):
             two_way(a, a, kind, Head(None))
@@ -301,6 +324,22 @@ def test_partials_no_loss_and_functions_of_ones_own():
     assert head_of(None, "sigmoid") == Head("sigmoid", False, -1)
     assert head_of(lambda y, p: 0.0, "softmax") == Head("softmax", False, -1)
     assert head_of(lambda y, p: 0.0, "linear").distribution is None
+
+
+@pytest.mark.tensorflow
+def test_a_subclass_is_what_it_is_derived_from():
+    class Own(keras.losses.SparseCategoricalCrossentropy):
+        pass
+
+    class Smoothed(Own):
+        def call(self, y_true, y_pred):
+            return super().call(y_true, y_pred) + 0.1
+
+    for loss in (Own, Smoothed):
+        assert head_of(loss(from_logits=True, axis=1), None) == Head("softmax", True, 1)
+    assert not is_of_keras(Smoothed()) and is_of_keras(keras.losses.BinaryCrossentropy())
+    for loss in ("crossentropy", "CE"):  # one or another, by the labels
+        assert head_of(loss, "softmax") == Head("softmax", False, -1) and is_of_keras(loss)
 
 
 class OwnCall(keras.Model):

@@ -134,8 +134,26 @@ def test_no_more_of_a_set_is_read_than_asked_for():
 
 
 @pytest.mark.tensorflow
+def test_a_size_for_each_shape():
+    """Of the rest of one shape before the next begins."""
+    seen = []
+
+    def size(sample):
+        seen.append(sample.shape)
+        return 3 if sample.shape[1] == 2 else 2
+
+    parts = [X[:2], X[2:2], X[2:7], np.ones((3, 5)), X[:1]]
+    assert [part.shape for part in batches((part for part in parts), size)] == [
+        *[(3, 2), (3, 2), (1, 2)],
+        *[(2, 5), (1, 5)],
+        (1, 2),
+    ]
+    assert seen == [(1, 2), (1, 5), (1, 2)]
+
+
 def test_the_first_sample():
     np.testing.assert_array_equal(first(X), X[:1])
+    np.testing.assert_array_equal(first(Sequence(X[:1], X[1:]), count=3), X[:1])
     np.testing.assert_array_equal(first(Endless(X)), X[:1])
     structure = first({"a": X, "b": X[:, 0]})
     assert structure["a"].tolist() == [[0, 1]] and structure["b"].tolist() == [0]
@@ -158,6 +176,7 @@ def test_length_is_known_of_arrays_only():
         Sequence(),
         Sequence(X[:0]),
         [],
+        {},
     ],
 )
 def test_nothing_is_an_error(x):
@@ -170,6 +189,17 @@ def test_lengths_that_differ_are_an_error():
     for x in ([X, X[:5]], {"a": X, "b": X[:5]}):
         with pytest.raises(ValueError, match=r"`data` must have inputs of one length.*\{5, 7\}"):
             next(batches(x, 3, "data"))
+
+
+@pytest.mark.tensorflow
+def test_what_holds_no_arrays_is_an_error():
+    nothing = (None, 1, "text", b"text", object(), np.float32(1), {"a": [1, 2]}, [[1], [1, 2]])
+    for x in (*nothing, [1, X], [None], [({}, None)]):
+        with pytest.raises(TypeError, match=r"`data` must be arrays \(n, \.\.\.\), a list or dict"):
+            next(batches(x, 3, "data"))
+    for x in ([1, 2], [None, object()], ["text"]):  # batches that are none
+        with pytest.raises((TypeError, ValueError), match="`data` must "):
+            next(batches(iter(x), 3, "data"))
 
 
 @pytest.mark.tensorflow

@@ -1,11 +1,25 @@
 """Predictions against closed forms: all masks of a small network can be written down."""
 
+import gc
 import itertools
+import threading
+import weakref
 
 import keras
 import numpy as np
 import pytest
 from backends import reduced
+from refusals import (
+    INF,
+    NAN,
+    NO_FLAG,
+    NO_INT,
+    NO_NUMBER,
+    NO_TEXT,
+    NO_VERBOSE,
+    TENSOR,
+    refuses,
+)
 from scipy import stats
 from scipy.special import expit, softmax, xlogy
 
@@ -59,6 +73,17 @@ def equal(a, b):
 
 
 X = normal(5, 4)
+
+
+class Inside(L.Layer):
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def call(self, x, training=None):
+        for part in self.parts:
+            x = part(x, training=training)
+        return x
 
 
 class Subclassed(keras.Model):
@@ -484,6 +509,158 @@ def test_an_rblock_is_the_model_inside():
     equal(predict(block, X, 4, seed=0), predict(model, X, 4, seed=0))
 
 
+# Layers that draw and do not say so
+
+
+class Unseeded(L.Layer):
+    """Dropout at a rate of one half that owns no generator."""
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        return keras.ops.where(keras.random.uniform(keras.ops.shape(x)) < 0.5, 2 * x, 0 * x)
+
+
+class MCDropout(L.Dropout):
+    def call(self, x, training=None):
+        return super().call(x, training=True)
+
+
+class AlwaysOn(L.Layer):
+    rng = np.random.default_rng(0)
+
+    def call(self, x):
+        return x * float(self.rng.normal())
+
+
+@pytest.mark.tensorflow
+def test_every_sample_has_its_own_hidden_noise():
+    """sum_i 2 b_i 2 c_i, of eight fair coins each: the variance is 8 (16 / 4 - 1) = 24.
+
+    With one b for all samples of an input it would be 16 on average.
+    """
+    model = network(Unseeded(), L.Dropout(0.5), units=1, shape=(8,))
+    model.layers[-1].kernel.assign(np.ones((8, 1)))
+    arguments = {"head": Head(None), "antithetic": False, "seed": 0}
+    found = predict(model, np.ones((1000, 8), "float32"), 20, **arguments)
+    agrees(found.variance, 24)
+    agrees(found.mean, 8)
+
+
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+@pytest.mark.parametrize("layer", [lambda: MCDropout(0.5), AlwaysOn])
+def test_noise_at_inference_is_refused_or_sampled(kind, layer):
+    layer = layer()
+    model = network(layer) if kind == "functional" else Subclassed(L.Dense(3), layer)
+    model(X)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"{layer.name}.* also draw in inf.*Use samples=T"):
+            predict(model, X, head=Head(None))
+    if isinstance(layer, MCDropout):
+        assert predict(model, X, 8, head=Head(None), seed=0).variance.mean() > 0
+    for part in (layer, model):
+        part.stochastic = False
+    assert len(predict(model, X, head=Head(None)).mean) == 5
+
+
+# Threads
+
+
+def in_threads(functions):
+    results, errors = [None] * len(functions), []
+
+    def run(place, function):
+        try:
+            results[place] = function()
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=run, args=each) for each in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    return results
+
+
+def test_threads_find_what_one_finds_and_leave_the_model_to_train():
+    norm = L.BatchNormalization()
+    model = network(norm, L.Dropout(0.5), drop())
+    expected = [predict(model, X, samples, seed=3, batch_size=8) for samples in (4, 6)]
+    calls = [
+        lambda samples=samples: predict(model, X, samples, seed=3, batch_size=8)
+        for samples in (4, 6, 4, 6)
+    ]
+    before = [array(v) for v in model.variables]
+    for found, wanted in zip(in_threads(calls), expected * 2, strict=True):
+        equal(found, wanted)
+    for value, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(value, array(variable))
+    assert "call" not in vars(norm)
+    moved = np.copy(array(norm.moving_mean))
+    model(X, training=True)
+    assert not np.allclose(array(norm.moving_mean), moved)
+
+
+# Kept, until the network changes
+
+
+def test_what_is_compiled_stays_with_the_model():
+    rows = Rows()
+    model = network(drop(), rows)
+    first = predict(model, X, 4, seed=0)
+    seen, nodes = len(rows.seen), len(rows._inbound_nodes)
+    equal(first, predict(model, X, 4, seed=0))
+    if keras.backend.backend() != "torch":
+        assert len(rows.seen) == seen
+    assert len(rows._inbound_nodes) == nodes
+    rows = None
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def changed_rate(model):
+    model.layers[0].rate = 0.1
+
+
+def changed_activation(model):
+    model.layers[-1].activation = keras.activations.tanh
+
+
+def low_rank(model):
+    model.layers[-1].enable_lora(2)
+    model.layers[-1].lora_kernel_b.assign(np.ones(model.layers[-1].lora_kernel_b.shape))
+
+
+def quantized(model):
+    model.quantize("int8")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+@pytest.mark.parametrize("change", [changed_rate, changed_activation, low_rank, quantized])
+def test_a_changed_network_is_noticed(change):
+    model = network(L.Dropout(0.5, seed=1))
+    model.layers[-1].kernel.assign(normal(4, 3, seed=2))
+    arguments = {"head": Head(None), "batch_size": 4000}
+    kept = [Predictor(model, samples, **arguments) for samples in (None, 4)]
+    x = np.ones((1000, 4), "float32")
+    before = [predictor(x, seed=0) for predictor in kept]
+    predict(model, x, **arguments)
+    change(model)
+    # The random numbers are the same: another network draws them as one that is made anew does.
+    fresh = keras.Sequential([Input((4,)), *model.layers])
+    for predictor, samples, old in zip(kept, (None, 4), before, strict=True):
+        found = predictor(x, seed=0)
+        equal(found, Predictor(fresh, samples, **arguments)(x, seed=0))
+        equal(found, predict(model, x, samples, seed=0, **arguments))
+        assert np.allclose(found.mean, old.mean) == (change is changed_rate and samples is None)
+
+
 # Cost
 
 
@@ -507,6 +684,29 @@ def test_what_comes_before_the_masks_runs_once_for_each_input():
     # Under torch Keras has asked for shapes with other numbers of rows.
     assert 5 in before.seen and 30 not in before.seen
     assert 30 in after.seen and 5 not in after.seen
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", ["any size", "subclassed", "inside"])
+def test_the_first_batch_says_what_fits(kind):
+    """64 channels of 64 x 64 take 1 MiB: 64 rows fit, and 30 samples of two inputs are 60."""
+    rows, wide = Rows(), L.Conv2D(64, 1)
+    layers = [L.Dropout(0.5), wide, rows, L.GlobalAveragePooling2D()]
+    if kind == "any size":
+        model = network(*layers, shape=(None, None, 1))
+    elif kind == "subclassed":
+        model = Subclassed(*layers)
+    else:  # of which the graph shows only the small end
+        model = network(Inside(*layers), shape=(64, 64, 1))
+    x = normal(5, 64, 64, 1)
+    model(x[:1])
+    rows.seen.clear()
+    found = predict(model, x, 30, head=Head(None), seed=0)
+    assert found.mean.shape[0] == 5 and max(rows.seen) == 60
+    small = predict(
+        model, Batches(x, x[:2, :8, :8]) if kind == "any size" else x, 30, seed=0, head=Head(None)
+    )
+    assert len(small.mean) == (7 if kind == "any size" else 5) and max(rows.seen) == 60
 
 
 # samples="auto"
@@ -691,30 +891,32 @@ def test_a_stream_keeps_the_structure_and_the_model_is_free_between_pieces():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "name, value, error",
-    [
-        ("samples", 0, ValueError),
-        ("samples", -1, ValueError),
-        ("samples", 2.5, ValueError),
-        ("samples", True, ValueError),
-        ("samples", "many", ValueError),
-        ("batch_size", 0, ValueError),
-        ("batch_size", 2.0, ValueError),
-        ("max_samples", 5, ValueError),
-        ("tolerance", 0, ValueError),
-        ("tolerance", float("nan"), ValueError),
-        ("tolerance", float("inf"), ValueError),
-        ("tolerance", "small", TypeError),
-        ("seed", -1, ValueError),
-        ("seed", 2**31, ValueError),
-        ("seed", 1.5, TypeError),
-    ],
-)
-def test_bad_arguments_are_named(name, value, error):
-    with pytest.raises(error, match=f"`{name}`") as raised:
-        predict(network(drop()), X, **{name: value})
-    assert f"Received: {name}={value!r}" in str(raised.value)
+def test_bad_arguments_are_named():
+    model = network(drop())
+
+    def wrong(name, types, values, **others):
+        for error, refused in ((TypeError, types), (ValueError, values)):
+            refuses(
+                lambda value: predict(model, X, **others, **{name: value}), name, refused, error
+            )
+
+    optional = [x for x in NO_INT if x is not None]
+    wrong("samples", [*optional, "many"], (0, -1, 10**30))
+    wrong("batch_size", optional, (0, -1))
+    wrong("seed", optional, (-1, 2**31))
+    for samples in (None, 30):
+        wrong("tolerance", (), (0.01, 1.0), samples=samples)
+        wrong("max_samples", (), (20, 1000), samples=samples)
+    out_of_range = (0, -1, NAN, INF, 10**400)
+    wrong("tolerance", [x for x in NO_NUMBER if x is not None], out_of_range, samples="auto")
+    wrong("max_samples", optional, (0, 19, 10**30), samples="auto")
+    for name in ("antithetic", "return_samples"):
+        wrong(name, NO_FLAG, ())
+    wrong("verbose", NO_VERBOSE, ())
+    wrong("head", ["softmax", 0, {}, TENSOR, ("softmax", False), [None], Head], ())
+    refuses(lambda model: predict(model, X), "model", (*NO_TEXT, "x", keras.Model), TypeError)
+    refuses(lambda model: predict(model, X), "model", (L.Dropout(0.5),), TypeError)
+    assert predict(model, X, np.int64(2), np.int64(4), seed=np.int64(0)).count.tolist() == [2] * 5
 
 
 @pytest.mark.tensorflow
@@ -733,14 +935,17 @@ def test_a_model_with_nothing_to_sample_is_an_error(layers):
 @pytest.mark.tensorflow
 def test_other_bad_input():
     model = network(drop())
-    for other in (None, "model", L.Dropout(0.5), keras.Model):
-        with pytest.raises(TypeError, match=r"`model` must be a keras\.Model"):
-            predict(other, X)
-    with pytest.raises(ValueError, match="`return_samples` needs the same number of samples"):
-        predict(model, X, "auto", return_samples=True)
+    for samples in (None, "auto"):
+        with pytest.raises(ValueError, match="`return_samples` needs the same number of samples"):
+            predict(model, X, samples, return_samples=True)
     with pytest.raises(ValueError, match="`x` must hold at least one sample"):
         predict(model, X[:0])
     with pytest.raises(ValueError, match="`x` must have inputs of one length"):
         predict(model, [X, X[:3]])
-    with pytest.raises(ValueError, match="`head` must say what each of the 1 outputs is"):
-        predict(model, X, head=[Head(), Head()])
+    refuses(lambda x: predict(model, x), "x", (None, 1, "text", b"x", object(), TENSOR), TypeError)
+    for head, words in (
+        ([Head(), Head()], "must say what each of the 1 outputs is"),
+        (Head(axis=2), r"must be .* along one of 2 axes\. Received: head=Head\("),
+    ):
+        with pytest.raises(ValueError, match=f"`head` {words}"):
+            predict(model, X, head=head)

@@ -1,9 +1,12 @@
 """Recalibrated statistics are those of what enters each layer in the recalibrated network."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
 from backends import reduced
+from refusals import NO_FLAG, NO_INT, NO_TEXT, NO_VERBOSE, refuses
 
 import keras_swapout as ks
 from keras_swapout.inference import (
@@ -358,6 +361,61 @@ def test_after_an_interruption_the_statistics_are_what_they_were(error):
     assert not any("call" in vars(layer) for layer in norms(model))
 
 
+class MCDropout(L.Dropout):
+    def call(self, x, training=None):
+        return super().call(x, training=True)
+
+
+class AlwaysOn(L.Layer):
+    rng = np.random.default_rng(0)
+
+    def call(self, x):
+        return x * float(self.rng.normal())
+
+
+@pytest.mark.parametrize("layer", [lambda: MCDropout(0.5), AlwaysOn])
+def test_noise_at_inference_is_refused(layer):
+    layer = layer()
+    model = keras.Sequential([Input((4,)), layer, L.BatchNormalization()])
+    weights = model.get_weights()
+    for in_place in (True, False):
+        with pytest.raises(ValueError, match=f"{layer.name}.* also draw in inference mode"):
+            recalibrated(model, X, in_place=in_place)
+    same(model.get_weights()[:2], weights[:2], rtol=0)
+
+
+def test_threads_take_turns():
+    """The statistics are those of one of the data sets, in all layers."""
+    model, data = small(), [normal(40, 4, seed=seed) for seed in (1, 2)]
+    wanted = [recalibrated(model, x).get_weights() for x in data]
+    recalibrator = Recalibrator(model)
+    threads = [threading.Thread(target=recalibrator, args=(x,)) for x in data]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any("call" in vars(layer) for layer in norms(model))
+    found = model.get_weights()
+    assert any(
+        all(np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, one, strict=True))
+        for one in wanted
+    )
+
+
+@pytest.mark.tensorflow
+def test_a_recalibrator_notices_a_changed_network():
+    model = small()
+    recalibrator = Recalibrator(model)
+    recalibrator(X)
+    before = batch_norm_statistics(model)
+    dense = model.layers[0]
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    recalibrator(X)
+    assert not np.allclose(batch_norm_statistics(model)[0][0], before[0][0])
+    expect(model.layers[1], dense(X))
+
+
 def test_an_rblock_gives_the_model_inside():
     model = small()
     block = ks.RBlock(model)
@@ -448,31 +506,46 @@ def test_tf_data():
 @pytest.mark.tensorflow
 def test_bad_arguments_are_named():
     model = one_layer()
-    for name, value in [("steps", 0), ("steps", True), ("steps", 1.5), ("batch_size", 0)]:
-        with pytest.raises(ValueError, match=f"`{name}` must be an int >= 1.*{name}={value!r}"):
-            recalibrated(model, X, **{name: value})
+
+    def wrong(name, types, values=()):
+        for error, refused in ((TypeError, types), (ValueError, values)):
+            refuses(lambda value: recalibrated(model, X, **{name: value}), name, refused, error)
+
+    wrong("steps", [x for x in NO_INT if x is not None], (0, -1))
+    wrong("batch_size", NO_INT, (0, -1))
+    wrong("in_place", NO_FLAG)
+    verbose = lambda value: recalibrate_batch_norm(model, X, verbose=value)  # noqa: E731
+    refuses(verbose, "verbose", NO_VERBOSE, TypeError)
+    refuses(lambda data: recalibrated(model, data), "data", (None, 1, "text", object()), TypeError)
     with pytest.raises(ValueError, match="`data` must be something that can be gone through again"):
         recalibrated(model, (part for part in [X]))
     with pytest.raises(ValueError, match="`data` must hold at least one sample"):
         recalibrated(model, X[:0])
-    with pytest.raises(TypeError, match=r"`model` must be a keras.Model.*'model'"):
-        recalibrated("model", X)
-    with pytest.raises(ValueError, match="`model` must be built"):
-        recalibrated(keras.Sequential([L.BatchNormalization()]), X)
+    no_model = (*NO_TEXT, "model", keras.Model)
+    refuses(lambda model: recalibrated(model, X), "model", no_model, TypeError)
+    refuses(batch_norm_statistics, "model", no_model, TypeError)
+    refuses(lambda model: restore_batch_norm(model, []), "model", no_model, TypeError)
+    not_built = keras.Sequential([L.BatchNormalization()])
+    refuses(lambda model: recalibrated(model, X), "model", (not_built,), ValueError)
     with pytest.raises(ValueError, match=r"`model` must have a keras.layers.BatchNorm"):
         recalibrated(keras.Sequential([Input((4,)), L.LayerNormalization()]), X)
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "statistics",
-    [[], [(np.zeros(4),)], [(np.zeros(3), np.zeros(4))], [(np.zeros(4), np.ones(4))] * 2],
-)
-def test_statistics_that_do_not_fit_change_nothing(statistics):
+def test_statistics_that_do_not_fit_change_nothing():
     model = one_layer()
-    weights = model.get_weights()
-    with pytest.raises(ValueError, match="`statistics` must have a mean and a variance for each"):
-        restore_batch_norm(model, statistics)
+    weights, zeros = model.get_weights(), np.zeros(4)
+    restore = lambda statistics: restore_batch_norm(model, statistics)  # noqa: E731
+    refuses(restore, "statistics", (None, 1, "text", {}, object()), TypeError)
+    refuses(restore, "statistics", (np.array(1), np.float32(1)), (TypeError, ValueError))
+    for statistics in ([1, 2], [(1, "x")], [(["x"] * 4, ["y"] * 4)], [zeros.tolist()]):
+        with pytest.raises(
+            (TypeError, ValueError), match="`statistics` must be a list with a mean"
+        ):
+            restore(statistics)
+    for statistics in ([], [(zeros,)], [(np.zeros(3), zeros)], [(zeros, zeros)] * 2, zeros[None]):
+        with pytest.raises(ValueError, match=r"`statistics` must be a list.*Received: shapes \["):
+            restore(statistics)
     same(model.get_weights(), weights, rtol=0)
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from backends import reduced
+from refusals import NO_FLAG, NO_INT, refuses
 from scipy import stats
 from sklearn.datasets import load_digits
 
@@ -715,7 +716,7 @@ def test_the_layers_found_are_those_inside():
 
 
 def test_private_parts_of_keras_are_as_the_fork_needs_them():
-    """`sublayers` and `stochastic_layers` use two names that Keras does not promise."""
+    """submodels/inside.py uses names that Keras does not promise."""
     message = f"keras_swapout.fork needs private parts of Keras that {keras.__version__} changed"
     inside, generator = keras.layers.Dropout(0.5), keras.random.SeedGenerator(1)
     layer = Block(lambda: inside)
@@ -724,6 +725,24 @@ def test_private_parts_of_keras_are_as_the_fork_needs_them():
     assert layer in flat and layer.inside in flat and inside in flat, message
     assert [id(g) for g in getattr(layer, "_seed_generators", [])] == [id(generator)], message
     assert len(getattr(inside, "_seed_generators", [])) == 1, message
+    inputs = Input((4,))
+    layer(inputs)
+    (node,) = getattr(layer, "_inbound_nodes", [None])
+    assert node.arguments.args == (inputs,) and "training" not in node.arguments.kwargs, message
+    scope = keras.StatelessScope()
+    with scope:
+        generator.next()
+    assert list(getattr(scope, "state_mapping", [])) == [id(generator.state)], message
+
+
+@pytest.mark.tensorflow
+def test_what_is_exported_is_the_model(tmp_path):
+    model, x = functional(dropout)
+    fork = ks.fork(model)
+    fork.compile("sgd", "mse")
+    fork.train_on_batch(x, np.ones((6, 2)))
+    with pytest.raises(ValueError, match=r"Export that model, .*: model\.export"):
+        fork.export(tmp_path / "fork")
 
 
 # Data parallelism
@@ -780,17 +799,22 @@ def test_two_replicas_fork_as_one_device_does(start_python, result):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("views", [0, -1, True, 1.5, 2.0, "2", None])
-def test_bad_views_are_named(views):
+def test_bad_arguments_are_named():
     model, _ = functional(dropout)
-    with pytest.raises(ValueError, match="`views`") as raised:
-        ks.fork(model, views)
-    assert f"Received: views={views!r}" in str(raised.value)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("model", [keras.layers.Dropout(0.5), None, "model", keras.Model])
-def test_a_model_that_is_none_is_named(model):
-    with pytest.raises(TypeError, match="`model`") as raised:
-        ks.fork(model)
-    assert f"Received: model={model!r}" in str(raised.value)
+    refuses(ks.fork, "model", (keras.layers.Dropout(0.5), None, "model", keras.Model), TypeError)
+    refuses(lambda views: ks.fork(model, views), "views", NO_INT, TypeError)
+    refuses(lambda views: ks.fork(model, views), "views", (0, -1, 10**6, 10**30), ValueError)
+    refuses(lambda flag: ks.fork(model, 2, flag), "complementary", NO_FLAG, TypeError)
+    refuses(ks.views.Views, "count", NO_INT, TypeError)
+    refuses(ks.views.Views, "count", (0, -1), ValueError)
+    refuses(lambda flag: ks.views.Views(2, flag), "complementary", NO_FLAG, TypeError)
+    refuses(lambda pair: ks.views.Views(2, True, pair), "forked", (1, "12", [1, 2]), TypeError)
+    refuses(lambda pair: ks.views.Views(2, True, pair), "forked", ((1,), (1, 2, 3)), ValueError)
+    refuses(lambda pair: ks.views.Views(3, True, pair), "forked", ((1, 2),), ValueError)
+    for views in (None, 2, (2, True, None), ks.views.Views):
+        with (
+            pytest.raises(TypeError, match=r"`views` must be a keras_swapout\.views\.Views"),
+            ks.views.laid_out(views),
+        ):
+            pass
+    assert ks.fork(model, np.int64(3), np.False_).views == 3
