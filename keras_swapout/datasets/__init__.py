@@ -4,12 +4,11 @@
 """
 
 from keras_swapout.datasets.pipeline import Data, load, training_batches
-from keras_swapout.datasets.sources import READERS, SUFFIXES, Source
+from keras_swapout.datasets.sources import READERS, Source
 from keras_swapout.datasets.splits import Arrays, Info, Split, read, stratified
 
 __all__ = [
     "READERS",
-    "SUFFIXES",
     "Arrays",
     "Data",
     "Info",
@@ -20,3 +19,7 @@ __all__ = [
     "stratified",
     "training_batches",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_swapout.arguments import checked_count
+from keras_swapout.arguments import FLAG, checked, checked_count
 from keras_swapout.datasets.sources import imported
 from keras_swapout.datasets.splits import Info, Split, read
 
+LARGEST = 2**31 - 1  # images of a batch: TensorFlow counts them
 SHIFT = 4  # pixels, the Swapout paper's translation
 
 
@@ -47,14 +48,24 @@ def load(
     by up to 4 pixels each way (at most half the side), the uncovered border filled with the mean.
     The paper translates once per mini-batch; here every image has its own translation.
 
+    In a folder, the images of a class are all that Pillow reads by their endings, in its sub-folder
+    and the folders within, sorted by path; a file without an ending is one if its content is. The
+    rest is left out, with a warning; `info.left_out` counts it by class and reason. If all images
+    are grey they have one channel, otherwise three. They are turned as EXIF says. The first of
+    several frames is read, 16 bits are scaled to 8 (`v / 257`; of colours, the high byte), and
+    transparency is ignored; `info.notes` counts those. A JPEG of more than 2**25 pixels that is to
+    be resized is decoded at a reduced size, at least 8 times the larger side: a pixel may differ
+    by some levels of 255 from one of the whole image.
+
     Args:
         name: `"digits"`, `"elpv"`, a TensorFlow Datasets name such as `"cifar10"` (prepared
             beforehand: nothing is downloaded), or a folder with one sub-folder per class.
         batch_size: images per batch, at least 1.
-        seed: non-negative integer for the split, the order and the augmentation.
+        seed: an int >= 0, for the split, the order and the augmentation.
         limit: keep this many images of training and validation together, stratified. The test
             set stays whole, so that results under different limits are comparable.
-        image_size: side, or `(height, width)`, to resize to. None keeps the source's size.
+        image_size: side, or `(height, width)`, to resize to, ints in [1, 10000]. None keeps the
+            source's size.
         augment: None means the source's default: on, except for `"digits"`.
         validation: share, in (0, 1), of the images that are not test images.
         test: share, in (0, 1), of all images; unused where the source has its own test split.
@@ -63,8 +74,10 @@ def load(
         `Data(train, validation, test, info)`.
 
     Raises:
-        ValueError: an argument out of range, an unknown name, unusable images, or a class with
-            too few images to appear in every split.
+        TypeError: an argument has the wrong type. ValueError: it is out of range, an unknown name,
+            unusable images (one of a folder that can't be read, larger than Pillow's limit or of
+            floats: with its path; sub-folders that are splits, such as "train" and "test"), or a
+            class with too few images to appear in every split.
         FileNotFoundError: a TensorFlow Datasets set that has not been prepared; the message has
             the command.
         ImportError: a missing package; the message has the command.
@@ -80,11 +93,9 @@ def load(
     Source: Singh, Hoiem and Forsyth (2016), "Swapout: Learning an ensemble of deep
         architectures", section 4, for the augmentation.
     """
-    checked_count(batch_size, "batch_size")
-    if augment not in (None, True, False):
-        raise ValueError(
-            f"Argument `augment` must be True, False or None. Received: augment={augment!r}"
-        )
+    batch_size = checked_count(batch_size, "batch_size", most=LARGEST)
+    if augment is not None:
+        augment = checked(augment, FLAG, "augment", "True, False or None")
     imported("tensorflow", "tensorflow")
     arrays = read(
         name, seed=seed, limit=limit, image_size=image_size, validation=validation, test=test
@@ -118,17 +129,24 @@ def training_batches(split: Split, info: Info, batch_size: int, seed: int) -> An
     Args:
         split: raw images and labels, as from `read`.
         info: its description; `info.augmented` decides whether images are flipped and shifted.
-        batch_size: images per batch, at least 1; the last batch may be smaller.
-        seed: of the order and the augmentation.
+        batch_size: images per batch, an int >= 1; the last batch may be smaller.
+        seed: of the order and the augmentation, an int >= 0.
 
     Returns:
         A `tf.data.Dataset` as the first that `load` returns.
+
+    Raises:
+        TypeError: an argument has the wrong type. ValueError: it is out of range.
 
     Example:
         >>> train, _, _, info = read("digits", limit=100)
         >>> [len(labels) for _, labels in training_batches(train, info, batch_size=40, seed=0)]
         [40, 40, 5]
     """
+    checked(split, Split, "split", "a keras_swapout.datasets.Split")
+    checked(info, Info, "info", "a keras_swapout.datasets.Info")
+    batch_size = checked_count(batch_size, "batch_size", most=LARGEST)
+    seed = checked_count(seed, "seed", 0)
     import tensorflow as tf
 
     images, labels = _constants(split)

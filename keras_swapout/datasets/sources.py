@@ -5,15 +5,16 @@ To add a source, write a function `(name) -> Source` and enter it in `READERS`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+from keras_swapout.arguments import refusal
 
 
 class Source(NamedTuple):
@@ -21,7 +22,9 @@ class Source(NamedTuple):
 
     `images` yields uint8 arrays `(height, width, channels)`. Where the source has its own test
     split, `test` holds its `(images, labels)`. `strata` are finer groups than the labels, to be
-    balanced over the splits as well.
+    balanced over the splits as well. `left_out` counts files that aren't among them by class and
+    reason, and `notes` images that are read otherwise than one might think; the latter is complete
+    once all images are.
     """
 
     images: Iterable[np.ndarray]
@@ -31,6 +34,8 @@ class Source(NamedTuple):
     test: tuple[Iterable[np.ndarray], np.ndarray] | None = None
     strata: np.ndarray | None = None
     augment: bool = True
+    left_out: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    notes: Mapping[str, int] = MappingProxyType({})
 
 
 def _digits(name):
@@ -59,35 +64,11 @@ def _elpv(name):
     )
 
 
-def _folder(name):
-    folders = sorted(p for p in Path(name).iterdir() if p.is_dir() and p.name[0] != ".")
-    files = [
-        (path, label)
-        for label, folder in enumerate(folders)
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-    ]
-    image_module, image_ops = imported("PIL.Image", "pilot"), imported("PIL.ImageOps", "pilot")
-    modes = set()
-    for path, _ in files:
-        with image_module.open(path) as image:  # reads the header only
-            modes.add(image.mode)
-            if image.mode[0] in "IF":
-                raise ValueError(f"{path} must have 8 bits per channel, got mode {image.mode!r}")
-    mode = "L" if modes <= {"1", "L", "LA"} else "RGB"
+def _folder(name, size):
+    imported("PIL.Image", "pilot")
+    from keras_swapout.datasets import photographs  # here: it is made of Pillow
 
-    def images():
-        for path, _ in files:
-            with image_module.open(path) as image:
-                pixels = np.asarray(image_ops.exif_transpose(image).convert(mode))
-            yield pixels[..., None] if mode == "L" else pixels
-
-    return Source(
-        images(),
-        np.array([label for _, label in files], np.int32),
-        tuple(folder.name for folder in folders),
-        f"the images under {name}",
-    )
+    return photographs.folder(name, size)
 
 
 def _tensorflow_dataset(name):
@@ -95,27 +76,28 @@ def _tensorflow_dataset(name):
     try:
         builder = tfds.builder(name)
     except ValueError as error:
-        raise ValueError(
-            f"name must be one of {sorted(READERS)}, an existing folder or a TensorFlow Datasets "
-            f"name, got {name!r}"
-        ) from error
+        expected = (
+            f"one of {sorted(READERS)}, an existing folder or the name of a TensorFlow Datasets set"
+        )
+        raise refusal(ValueError, "name", expected, name) from error
     features, keys = builder.info.features, builder.info.supervised_keys or ()
     wanted = (tfds.features.Image, tfds.features.ClassLabel)
     if len(keys) != 2 or not all(
         isinstance(key, str) and isinstance(features[key], kind)
         for key, kind in zip(keys, wanted, strict=True)
     ):
-        raise ValueError(f"name must be an image classification set, got {name!r} with keys {keys}")
+        expected = f"an image classification set, and its keys are {keys}"
+        raise refusal(ValueError, "name", expected, name)
     if not builder.is_prepared():
         raise FileNotFoundError(
             f"{name!r} is not prepared in {builder.data_dir}. To download it there, run: python -c "
             f"\"import tensorflow_datasets as t; t.builder('{name}').download_and_prepare()\""
         )
     if "train" not in builder.info.splits:
-        raise ValueError(f"name must be a set with a 'train' split, got {name!r}")
+        raise refusal(ValueError, "name", "a set with a 'train' split", name)
     image = features[keys[0]]
     if image.dtype != np.uint8:
-        raise ValueError(f"name must be a set of 8-bit images, got {name!r} in {image.dtype}")
+        raise unusable(name, f"its images are {image.dtype}, not uint8")
 
     def pairs(split):
         if None in image.shape:
@@ -139,13 +121,14 @@ def _tensorflow_dataset(name):
 READERS: dict[str, Callable[[str], Source]] = {"digits": _digits, "elpv": _elpv}
 
 
-def reader(name):
+def reader(name: str, size: tuple[int, int] | None) -> Callable[[str], Source]:
+    """What reads the set or the folder of this name, to be resized to `size`."""
     if name in READERS:
         return READERS[name]
-    return _folder if os.path.isdir(name) else _tensorflow_dataset
+    return functools.partial(_folder, size=size) if os.path.isdir(name) else _tensorflow_dataset
 
 
-def same_size(images, size):
+def same_size(images: Iterable[np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
     """All images as one array `(n, height, width, channels)`, resized where `size` says so."""
     if isinstance(images, np.ndarray) and size in (None, images.shape[1:3]):
         return images
@@ -154,10 +137,7 @@ def same_size(images, size):
     images = list(images)
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
-        raise ValueError(
-            f"image_size must be given, since the images have {len(shapes)} different sizes, such "
-            f"as {sorted(shapes)[:2]}"
-        )
+        raise several_sizes(shapes)
     return np.stack(images)
 
 
@@ -173,8 +153,27 @@ def _resize(image, size):
     return np.stack(channels, axis=-1)
 
 
-def imported(module, extra):
+def several_sizes(shapes: Iterable[tuple[int, ...]]) -> ValueError:
+    """The error for images that are no array unless they are resized."""
+    shapes = sorted(shapes)
+    return ValueError(
+        f"Argument `image_size` must be given, since the images have {len(shapes)} different "
+        f"sizes, such as {shapes[:2]}. Received: image_size=None"
+    )
 
+
+def printable(name: str | os.PathLike) -> str:
+    """A file's name as text: bytes that are no UTF-8 as escapes, since nothing could write them."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def unusable(name: str, why: str) -> ValueError:
+    """The error for a set that can be read, but not worked with."""
+    return ValueError(f"Argument `name` can't be used: {why}. Received: name={name!r}")
+
+
+def imported(module: str, extra: str) -> ModuleType:
+    """The module, or an ImportError that says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import os
 from typing import NamedTuple
 
 import numpy as np
 
-from keras_swapout.datasets.sources import reader, same_size
+from keras_swapout.arguments import (
+    checked,
+    checked_array,
+    checked_count,
+    checked_number,
+    is_int,
+    refusal,
+)
+from keras_swapout.datasets.sources import printable, reader, same_size, unusable
+
+LARGEST = 10_000  # pixels of a side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +33,8 @@ class Info:
         mean, std: per channel, of the training split only, on the 0..255 scale.
         source: where the data comes from and, where it matters, the licence.
         augmented: whether training batches are augmented.
+        left_out: of a folder: what lies there and isn't read, counted by class and reason.
+        notes: of a folder: images that were read otherwise than one might think, counted.
     """
 
     name: str
@@ -34,23 +45,27 @@ class Info:
     std: tuple[float, ...]
     source: str
     augmented: bool = False
+    left_out: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    notes: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def standardise(self, images: np.ndarray) -> np.ndarray:
         """`(images - mean) / std` in float32, for raw images `(..., channels)` within 0..255.
 
         Raises:
-            ValueError: for another number of channels, NaN, or values outside 0..255.
+            TypeError: `images` is no array. ValueError: another number of channels, NaN, or values
+                outside 0..255.
         """
-        images = np.asarray(images)
+        images = checked_array(images, "images")
         if images.ndim == 0 or images.shape[-1] != len(self.mean):
             raise ValueError(
-                f"images must have {len(self.mean)} channel(s) on the last axis, got shape "
-                f"{images.shape}"
+                f"Argument `images` must have {len(self.mean)} channel(s) on the last axis. "
+                f"Received: shape {images.shape}"
             )
         # Written so that NaN, which compares false with everything, is refused too.
         if images.size and not (images.min() >= 0 and images.max() <= 255):
             raise ValueError(
-                f"images must be raw values within 0..255, got {images.min()} to {images.max()}"
+                "Argument `images` must be raw values within 0..255. "
+                f"Received: {images.min()} .. {images.max()}"
             )
         mean, std = np.float32(self.mean), np.float32(self.std)
         return (images.astype(np.float32) - mean) / std
@@ -97,18 +112,20 @@ def read(
         >>> arrays.test.images.shape, arrays.test.images.dtype.name
         ((359, 8, 8, 1), 'uint8')
     """
-    _check_integer("seed", seed, 0)
+    expected = "the name of a data set or a folder"
+    name = checked(
+        os.fspath(name) if isinstance(name, os.PathLike) else name, str, "name", expected
+    )
+    seed = checked_count(seed, "seed", 0)
     if limit is not None:
-        _check_integer("limit", limit, 1)
-    _check_share("validation", validation)
-    _check_share("test", test)
+        limit = checked_count(limit, "limit", also=" or None")
+    validation, test = _share(validation, "validation"), _share(test, "test")
     size = _height_width(image_size)
 
-    name = os.fspath(name)
-    source = reader(name)(name)
+    source = reader(name, size)(name)
     labels = np.asarray(source.labels, np.int32)
     strata = labels if source.strata is None else source.strata
-    _check_labels(labels, source.classes)
+    _check_labels(labels, source.classes, name)
     images = same_size(source.images, size)
 
     # One generator per decision: the test images are the same whatever the limit.
@@ -123,13 +140,11 @@ def read(
         held_out = Split(
             same_size(source.test[0], images.shape[1:3]), np.asarray(source.test[1], np.int32)
         )
-        _check_labels(held_out.labels, source.classes)
+        _check_labels(held_out.labels, source.classes, name)
     if limit is not None:
         if limit > len(keep):
-            raise ValueError(
-                f"limit must be at most {len(keep)}, the training and validation images of "
-                f"{name!r}, got {limit}"
-            )
+            expected = f"at most {len(keep)}, the training and validation images of {name!r}"
+            raise refusal(ValueError, "limit", expected, limit)
         keep, _ = _take(keep, labels, strata, limit, rng_limit)
     held_back, keep = _take(keep, labels, strata, round(validation * len(keep)), rng_validation)
 
@@ -143,13 +158,18 @@ def read(
         present = splits[split].labels
         for label in np.setdiff1d(np.arange(len(source.classes)), present):
             kept = sum(int(np.sum(part.labels == label)) for part in splits.values())
-            raise ValueError(
+            why = (
                 f"class {source.classes[label]!r} has too few images for a stratified split: "
                 f"{kept} in all, none in the {split} split"
             )
+            if limit is None:
+                raise unusable(name, why)
+            raise refusal(ValueError, "limit", f"large enough for each class: {why}", limit)
     mean, std = _statistics(splits["train"].images)
+    if not all(value > 0 for value in std):
+        raise unusable(name, "the training images are constant in some channel")
     info = Info(
-        name=name,
+        name=printable(name),
         classes=source.classes,
         image_shape=images.shape[1:],
         sizes={split: len(part.labels) for split, part in splits.items()},
@@ -157,6 +177,8 @@ def read(
         std=std,
         source=source.source,
         augmented=source.augment,
+        left_out=dict(source.left_out),
+        notes=dict(source.notes),
     )
     return Arrays(**splits, info=info)
 
@@ -166,10 +188,14 @@ def stratified(labels: np.ndarray, size: int) -> np.ndarray:
 
     Args:
         labels: (n,), ints.
-        size: how many; all where there are fewer.
+        size: how many, an int >= 0; all where there are fewer.
 
     Returns:
         Sorted indices, (min(size, n),).
+
+    Raises:
+        TypeError: an argument has the wrong type. ValueError: `labels` is no row, or `size` is
+            below 0.
 
     Example:
 
@@ -177,8 +203,11 @@ def stratified(labels: np.ndarray, size: int) -> np.ndarray:
     >>> np.bincount(labels[stratified(labels, 6)]).tolist()
     [3, 3]
     """
+    labels = checked_array(labels, "labels", "ints (n,)")
+    if labels.ndim != 1:
+        raise ValueError(f"Argument `labels` must be ints (n,). Received: shape {labels.shape}")
     count = len(labels)
-    size = min(size, count)
+    size = min(checked_count(size, "size", 0), count)
     shuffled = np.random.default_rng(0).permutation(count)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     # Every (n / size)-th of the samples sorted by class.
@@ -209,41 +238,32 @@ def _statistics(images):
     count = images[..., 0].size
     mean = total / count
     std = np.sqrt(squares / count - mean**2)
-    if not np.all(std > 0):
-        raise ValueError("the training images are constant in some channel: nothing to learn from")
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _check_labels(labels, classes):
+def _check_labels(labels, classes, name):
     if len(classes) < 2:
-        raise ValueError(f"at least two classes are needed, got {len(classes)}: {classes}")
+        raise unusable(name, f"at least two classes are needed, got {len(classes)}: {classes}")
     if len(labels) == 0:
-        raise ValueError(f"no images found for the classes {classes}")
+        raise unusable(name, f"no images found for the classes {classes}")
     if labels.min() < 0 or labels.max() >= len(classes):
-        raise ValueError(
-            f"labels must be 0..{len(classes) - 1}, got {labels.min()}..{labels.max()}"
+        raise unusable(
+            name, f"labels must be 0..{len(classes) - 1}, got {labels.min()}..{labels.max()}"
         )
 
 
-def _check_integer(argument, value, least):
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(f"{argument} must be an integer of at least {least}, got {value!r}")
-
-
-def _check_share(argument, value):
-    if not isinstance(value, numbers.Real) or not 0 < value < 1:
-        raise ValueError(
-            f"{argument} must be a number between 0 and 1, both excluded, got {value!r}"
-        )
+def _share(value, name):
+    return checked_number(value, lambda share: 0 < share < 1, name, "a number in (0, 1)")
 
 
 def _height_width(image_size):
     if image_size is None:
         return None
-    size = (image_size, image_size) if isinstance(image_size, numbers.Number) else tuple(image_size)
-    if len(size) != 2:
-        raise ValueError(f"image_size must be a side or (height, width), got {image_size!r}")
-    for side in size:
-        _check_integer("image_size", side, 1)
+    several = isinstance(image_size, (tuple, list))
+    size = tuple(image_size) if several else (image_size, image_size)
+    expected = f"None, a side or (height, width), ints in [1, {LARGEST}]"
+    if not all(map(is_int, size)):
+        raise refusal(TypeError, "image_size", expected, image_size)
+    if len(size) != 2 or not all(1 <= side <= LARGEST for side in size):
+        raise refusal(ValueError, "image_size", expected, image_size)
     return size
