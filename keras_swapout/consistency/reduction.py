@@ -55,6 +55,12 @@ def reduced(
         if rank := len(of_loss.shape):
             if len(values.shape) > rank:
                 values = ops.mean(values, axis=tuple(range(rank, len(values.shape))))
+            # A loss may have a value for each feature: left out is of which all are.
+            features = tuple(range(len(values.shape), rank))
+            if features and left_out is not None:
+                left_out = ops.all(left_out, axis=features)
+            if features and its_mask is not None:
+                its_mask = ops.any(its_mask, axis=features)
             if its_mask is not None:
                 masks.append(its_mask)
             if left_out is not None:
