@@ -156,7 +156,7 @@ def _differs(layer, arguments, training, otherwise):
             first = None
             for _ in range(CALLS):
                 with keras.StatelessScope() as scope:
-                    outputs = layer(*args, **{"training": training, **kwargs})
+                    outputs = layer(*args, **{**kwargs, "training": training})
                     outputs = [ops.convert_to_numpy(x) for x in tree.flatten(outputs)]
                 if set(scope.state_mapping) - own:  # the ids of the variables that were assigned
                     return True
@@ -195,8 +195,7 @@ def _made_up(arguments):
             return ops.convert_to_tensor(rng.integers(0, 2, shape), x.dtype)
         return ops.convert_to_tensor(rng.uniform(0.1, 1, shape), x.dtype)
 
-    args, kwargs = tree.map_structure(numbers, arguments)
-    return args, {k: v for k, v in kwargs.items() if not (k == "training" and v is None)}
+    return tree.map_structure(numbers, arguments)
 
 
 def _symbolic(arguments) -> Iterator[keras.KerasTensor]:

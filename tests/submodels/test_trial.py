@@ -32,6 +32,13 @@ class Unseeded(L.Layer):
         return shape
 
 
+class OffByDefault(Unseeded):
+    """Keras writes the default down in the graph, as if the call had been given it."""
+
+    def call(self, x, training=False):
+        return noise(x, training)
+
+
 class Elsewhere(L.Layer):
     """Draws from what Keras knows nothing of."""
 
@@ -123,6 +130,7 @@ def found(*layers, shape=(8,)):
     "layer",
     [
         Unseeded,
+        OffByDefault,
         Path,
         lambda: L.Lambda(lambda x: x + keras.random.normal(keras.ops.shape(x))),
         lambda: Block(L.Dense(8), Unseeded()),
