@@ -67,12 +67,15 @@ def __dir__() -> list[str]:
 
 def _is_the_command() -> bool:
     """Whether this process is `keras-swapout ...` or `python -m keras_swapout ...`."""
-    program = os.path.basename(getattr(sys, "argv", [""])[0]).removesuffix(".exe")
-    return program == "keras-swapout" or "-m keras_swapout" in " ".join(sys.orig_argv)
+    program, *arguments = getattr(sys, "argv", None) or [""]
+    if program == "-m":  # while Python looks for the module, whose name is before the arguments
+        module = sys.orig_argv[-len(arguments) - 1].removeprefix("-m")
+        return module.partition(".")[0] == __name__
+    return os.path.basename(program).removesuffix(".exe") == "keras-swapout"
 
 
 # Keras finds the classes of a file by their registered names, so whoever imports this package has
 # them all. Not the command: its --help should not wait for TensorFlow.
 if not _is_the_command():
     for _name in __all__:
-        __getattr__(_name) if _name != "__version__" else None
+        getattr(sys.modules[__name__], _name)

@@ -1,3 +1,5 @@
+import importlib
+import inspect
 import re
 
 import pytest
@@ -40,11 +42,59 @@ print(json.dumps([keras.backend.backend(), "tensorflow" in sys.modules, loss]))
 """
 
 
+REGISTERED = """
+import json, sys
+from pathlib import Path
+
+sys.argv = ["keras-swapout"]
+import keras_swapout
+from keras_swapout.study.evaluate import loading
+
+before = "keras" in sys.modules
+try:
+    loading.load(Path("none.keras"))
+except ValueError:
+    pass
+import keras
+
+names = ("RBlock", "Swapout", "SDropDML", "ExpectedCalibrationError")
+found = [keras.saving.get_registered_object(f"keras_swapout>{name}") for name in names]
+print(json.dumps([before, [one.__name__ for one in found]]))
+"""
+
+
 def test_public_names():
-    assert set(ks.__all__) <= set(dir(ks))
+    assert dir(ks) == sorted(ks.__all__)
     assert re.fullmatch(r"\d+\.\d+.*", ks.__version__)
     for name in ("Swapout", "SkipForward", "ResidualDropout", "StochasticDepth"):
         assert name in ks.layers.__all__ and callable(getattr(ks.layers, name))
+
+
+@pytest.mark.parametrize(
+    "room",
+    [
+        "submodels",
+        "submodels.views",
+        "consistency",
+        "consistency.divergence",
+        "inference",
+        "metrics",
+        "datasets",
+        "tuning",
+    ],
+)
+def test_a_room_shows_its_public_names_and_they_are_typed(room):
+    module = importlib.import_module(f"keras_swapout.{room}")
+    if room == "tuning":
+        pytest.importorskip("keras_tuner", reason='pip install "keras-swapout[tuner]"')
+    assert dir(module) == sorted(module.__all__)
+    for name in module.__all__:
+        found = getattr(module, name)
+        for function in (found, *vars(found).values()) if inspect.isclass(found) else (found,):
+            if inspect.isfunction(function) and not function.__name__.startswith("_"):
+                signature = inspect.signature(function)
+                typed = [p.annotation for p in signature.parameters.values() if p.name != "self"]
+                assert inspect.Signature.empty not in (*typed, signature.return_annotation), name
 
 
 def test_import_loads_nothing_that_keras_does_not(start_python, result):
@@ -61,3 +111,9 @@ def test_trains_where_there_is_no_tensorflow(start_python, result):
     backend, loaded, (loss,) = result(start_python(WITHOUT_TENSORFLOW, KERAS_BACKEND="jax"))
     assert (backend, loaded) == ("jax", False)
     assert 0 < loss < 100
+
+
+def test_the_command_has_all_classes_once_it_loads_a_model(start_python, result):
+    before, found = result(start_python(REGISTERED))
+    assert not before
+    assert found == ["RBlock", "Swapout", "SDropDML", "ExpectedCalibrationError"]

@@ -2,7 +2,10 @@
 
 cli.py        the command line
 methods and networks: pilot/methods.py
-store.py      files that survive an interruption
+packages.py   what the commands need beyond Keras
+quiet.py      a screen without TensorFlow's messages
+store.py      files whole or not at all, folders for one run and one process; shapes.py, what
+              a file has to hold
 progress.py   what the terminal shows of a run
 hardware.py   what a figure was measured on
 benchmark.py  what the layers cost

@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import importlib.util
 import json
 import os
 import random
@@ -44,7 +43,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keras_swapout.study import store
 from keras_swapout.study.hardware import cpu_name
+from keras_swapout.study.packages import check_packages, installed
+from keras_swapout.study.quiet import quiet
 
 VARIANTS = (
     "plain",
@@ -105,14 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run every backend in a process of its own, print the tables, write the JSON."""
-    installed = [b for b in ("tensorflow", "jax") if importlib.util.find_spec(b)]
+    backends = arguments.backends or list(filter(installed, _MODES)) or ["tensorflow"]
+    check_packages(["rich", *backends])
     results = []
-    for backend in arguments.backends or installed:
-        if backend not in installed:
-            raise ValueError(
-                f"Argument `--backends`: {backend} is not installed. "
-                f'Run: pip install "keras-swapout[{backend}]"'
-            )
+    for backend in backends:
         options = json.loads(json.dumps(vars(arguments), default=str))
         result = _in_a_process(backend, options)
         if backend == "tensorflow" and "step" in options["parts"]:
@@ -123,7 +121,7 @@ def main(arguments: argparse.Namespace) -> None:
         results.append(result)
         _print(result)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+        store.write_text(arguments.json, json.dumps(results, indent=1) + "\n")
 
 
 def interleave(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
@@ -187,7 +185,8 @@ def _in_a_process(backend: str, options: dict[str, Any], **variables: str) -> An
     worker = subprocess.run(
         [sys.executable, "-m", "keras_swapout.study.benchmark", json.dumps(options)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **variables},
+        stderr=sys.stderr,  # the screen: descriptor 2 is not, see quiet.py
+        env={**os.environ, "KERAS_BACKEND": backend, **variables},
         text=True,
     )
     if worker.returncode:
@@ -529,4 +528,5 @@ def _print(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_worker(json.loads(sys.argv[1]))))
+    with quiet():
+        print(json.dumps(_worker(json.loads(sys.argv[1]))))

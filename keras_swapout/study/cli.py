@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-import logging
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from keras_swapout._version import __version__
+from keras_swapout.study.packages import EXTRAS, PILOT, TUNE, check_packages
+from keras_swapout.study.quiet import quiet
 
 
 class Command(NamedTuple):
@@ -33,22 +36,31 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = _parser(argv).parse_args(argv)
-    sys.exit(_run(args, shlex.join(["keras-swapout", *argv])))
+    with contextlib.suppress(AttributeError, ValueError):  # no text stream, or none of Python's
+        sys.stdout.reconfigure(errors="backslashreplace")  # as sys.stderr: no name is worth a crash
+    with quiet(), warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        code = _run(args, shlex.join(["keras-swapout", *argv]))
+    sys.exit(code)
 
 
 def _run(args, command):
-    # Every network is compiled anew here, which TensorFlow takes for a mistake.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         return COMMANDS[args.command].run(args) or 0
     except KeyboardInterrupt:
         print(f"\nInterrupted. To continue: {command}", file=sys.stderr)
         return 130
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, ImportError) as e:
-        if args.traceback:
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        ours = isinstance(error, TypeError) and not str(error).startswith("Argument ")
+        if ours or args.traceback:
             raise
-        print(f"keras-swapout {args.command}: {_as_option(str(e))}", file=sys.stderr)
+        message = _message(error, COMMANDS[args.command])
+        print(f"keras-swapout {args.command}: {message}", file=sys.stderr)
         return 2
+
+
+def _show_warning(message, *where):
+    print(f"keras-swapout: {_printable(str(message))}", file=sys.stderr)
 
 
 def _parser(argv):
@@ -60,17 +72,34 @@ def _parser(argv):
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.help, description=command.help)
-        # Only the command in use builds its arguments: the others may need slow imports.
+        # Only the command in use builds its arguments, which takes imports.
         if name in argv:
             command.add_arguments(sub)
         sub.add_argument("--traceback", action="store_true", help="show where an error arose")
     return parser
 
 
-def _as_option(message):
-    """The argument of a message as the command line spells it: `batch_size` is --batch-size."""
-    return re.sub(
-        r"Argument `(\w+)`", lambda match: "Argument --" + match[1].replace("_", "-"), message
+def _message(error, command):
+    """What an error says, for somebody at a command line."""
+    if getattr(error, "name", None) in EXTRAS:  # Keras' backend is not known before Keras is
+        return f'{error}. Install it with: pip install "keras-swapout[{EXTRAS[error.name]}]"'
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    options = set(re.findall(r"--[\w-]+", parser.format_usage()))
+
+    def spelled(match):
+        """An argument as the command line spells it: `batch_size` is --batch-size."""
+        option = "--" + match[1].replace("_", "-")
+        found = [name for name in (option, option.removesuffix("s")) if name in options]
+        return found[0] if found else match[0]
+
+    return _printable(re.sub(r"`(\w+)`", spelled, str(error)))
+
+
+def _printable(text):
+    """Text with all escaped that could do something else to a screen than be seen on it."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
 
 
@@ -147,6 +176,7 @@ def _pilot(args):
     options = _given(args, "save_models", "settings")
     if "settings" in args:
         options = {**read_settings(args.settings), **options}
+    check_packages(PILOT, options.get("data"))
     settings = make_settings(**options)
     run_pilot(settings, _out(args, "pilot", settings.data), args.save_models)
 
@@ -163,7 +193,7 @@ def _out(args, command, data):
 def _tune_arguments(parser):
     from keras_swapout.study.tune.objectives import OBJECTIVES
     from keras_swapout.study.tune.settings import TUNABLE, TUNERS
-    from keras_swapout.study.tune.space import KINDS
+    from keras_swapout.tuning.spaces import KINDS
 
     parser.description = (
         "Searches the numbers of a method (keep probabilities, drop rate, block size, alpha) with "
@@ -203,6 +233,7 @@ def _tune(args):
     options = _given(args, "ranges")
     if "ranges" in args:
         options["ranges"] = {name: (float(low), float(high)) for name, low, high in args.ranges}
+    check_packages(TUNE, options.get("data"))
     settings = make_settings(**options)
     run_tune(settings, _out(args, "tune", settings.pilot.data))
 
@@ -240,9 +271,8 @@ def _evaluate_arguments(parser):
     add(
         "--scale",
         choices=SCALES,
-        default="standardise",
         help="what the models expect: (x - mean) / std of the training images, x / 255, or 0..255; "
-        "default: standardise",
+        "default: standardise, and an error where that does not seem to be it",
     )
     add("--mean", nargs="+", type=float, help="for standardise, by channel, of 0..255")
     add("--std", nargs="+", type=float, help="likewise")

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,10 +21,14 @@ from sklearn import metrics
 
 from keras_swapout.study import store
 from keras_swapout.study.measuring import scores
+from keras_swapout.study.measuring.corruptions import CORRUPTIONS
 from keras_swapout.study.pilot import data as pilot_data
 from keras_swapout.study.pilot import make_settings, methods, run_pilot, timing, training
-from keras_swapout.study.pilot.settings import check_unchanged
+from keras_swapout.study.pilot import run as pilot_run
+from keras_swapout.study.pilot.runs import model_path, read_run, run_path
 from keras_swapout.study.pilot.training import Trainer
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "0.1.0"
 
 TINY = {
     "data": "digits",
@@ -250,15 +256,47 @@ def test_a_finished_pilot_trains_nothing(finished, monkeypatch):
 @pytest.mark.tensorflow
 def test_a_kept_network_is_not_trained_again(finished, tmp_path, monkeypatch):
     results, out = finished
-    shutil.copytree(out / "models", tmp_path / "models")
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    run_path(tmp_path, "plain", 0).unlink()
     monkeypatch.setattr(Trainer, "train", lambda *args: pytest.fail("it trained"))
-    again = run_pilot(changed(methods=["plain"]), tmp_path, save_models=True)
+    again = run_pilot(changed(methods=["plain", "rblock_sdropdml"]), tmp_path, save_models=True)
     before, after = results["runs"][0], again["runs"][0]
     for name in ("seconds", "history", "parameters"):
         assert after[name] == before[name]
     assert after["test"]["nll"] == pytest.approx(before["test"]["nll"], rel=1e-5)
-    loaded = keras.saving.load_model(tmp_path / "models" / "plain-seed0.keras")
+    loaded = keras.saving.load_model(model_path(tmp_path, "plain", 0))
     assert loaded.count_params() == before["parameters"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("damage", ["truncated", "other", "missing", "history"])
+def test_a_damaged_network_is_trained_again(damage, trainer, tmp_path, monkeypatch):
+    path = model_path(tmp_path, "swapout", 0)
+    path.parent.mkdir()
+    trainer.deployed.save(path)
+    history = {name: [0.5] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "other":
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        history["loss"] = [None]
+    store.write_json(path.with_suffix(".json"), {"seconds": 1.5, "history": history})
+    trained = {**history, "loss": [0.25]}
+    monkeypatch.setattr(Trainer, "train", lambda *args: trained)
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: {})
+    broken = "json" if damage == "history" else "keras"
+    with pytest.warns(UserWarning, match=rf"swapout-seed0\.{broken} is broken and will be made"):
+        assert trainer.run(0, path=path)["history"] == trained
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trainer.run(0, path=path)["history"] == trained
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "swapout-seed0.json",
+        "swapout-seed0.keras",
+    ]
 
 
 def test_a_changed_setting_is_refused(finished):
@@ -268,24 +306,69 @@ def test_a_changed_setting_is_refused(finished):
 
 
 @pytest.mark.tensorflow
-def test_seeds_and_methods_may_only_grow():
+def test_seeds_and_methods_may_only_grow(tmp_path):
     old = {"seeds": 2, "methods": ["plain", "swapout"]}
-    check_unchanged(old, {"seeds": 3, "methods": ["plain", "skip_forward", "swapout"]})
+    store.write_json(tmp_path / "settings.json", old)
+    store.write_json(run_path(tmp_path, "plain", 0), {})
+
+    def check(**changed):
+        store.check(tmp_path, {**old, **changed}, ["runs"], pilot_run.GROW)
+
+    check(seeds=3, methods=["plain", "skip_forward", "swapout"])
     with pytest.raises(ValueError, match="seeds was 2 and is now 1"):
-        check_unchanged(old, {**old, "seeds": 1})
+        check(seeds=1)
     with pytest.raises(ValueError, match="methods was"):
-        check_unchanged(old, {**old, "methods": ["plain"]})
+        check(methods=["plain"])
+
+
+def every_damage(tree, path=()):
+    """(path, tree with something wrong there) for all that can be wrong with the shape."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield (*path, key), {k: v for k, v in tree.items() if k != key}
+            for where, other in every_damage(value, (*path, key)):
+                yield where, {**tree, key: other}
+    elif isinstance(tree, list):
+        yield path, tree[1:]
+        for where, other in every_damage(tree[0], (*path, 0)):
+            yield where, [other, *tree[1:]]
+    for wrong in (None, float("nan"), "0.5", True, [[1]]):
+        if wrong is not tree:
+            yield path, wrong
 
 
 @pytest.mark.tensorflow
-def test_broken_files_are_not_trusted(tmp_path):
-    path = store.run_path(tmp_path, "plain", 0)
-    assert store.read_run(tmp_path, "plain", 0) is None
+def test_a_run_that_is_not_whole_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(pilot_data, "CORRUPTIONS", CORRUPTIONS)  # all of them
+    path = run_path(tmp_path, "swapout", 0)
     path.parent.mkdir()
-    for text in ('{"method": "pl', "[1]", '{"method": "plain"}'):
-        path.write_text(text)
-        with pytest.warns(UserWarning, match="broken"):
-            assert store.read_run(tmp_path, "plain", 0) is None
+    assert read_run(tmp_path, "swapout", 0) is None
+    shutil.copy(run_path(FIXTURES / "pilot", "swapout", 0), path)
+    whole = read_run(tmp_path, "swapout", 0)
+    damages = [(where, json.dumps(other)) for where, other in every_damage(whole)]
+    assert len(damages) > 500
+    texts = [((), text) for text in ("", "[1]", '{"method": "pl', "[" * 100_000, '"\udcff"')]
+    for where, text in texts + damages:
+        path.write_text(text, errors="surrogateescape")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = read_run(tmp_path, "swapout", 0)
+        if found is None:
+            assert len(said) == 1 and str(path) in str(said[0].message), where
+        else:  # a shorter curve, or something that not every method has
+            assert where[0] in ("history", "consistency") or where[-1] in OPTIONAL, where
+
+
+OPTIONAL = ("stochastic T=2", "recalibrated", "once")
+
+
+@pytest.mark.tensorflow
+def test_one_folder_is_for_one_process(finished, monkeypatch):
+    _, out = finished
+    settings = json.loads((out / "settings.json").read_text())
+    monkeypatch.setattr(Trainer, "__init__", lambda *args: pytest.fail("it trained"))
+    with store.claimed(out, settings, ["runs"]), pytest.raises(ValueError, match="`out` is in use"):
+        run_pilot(changed(methods=["plain", "rblock_sdropdml"]), out)
 
 
 @pytest.mark.tensorflow
@@ -297,7 +380,7 @@ def test_nan_is_never_written(tmp_path):
 
 @pytest.mark.tensorflow
 def test_runs_without_settings_are_refused(tmp_path):
-    store.write_json(store.run_path(tmp_path, "plain", 0), {})
+    store.write_json(run_path(tmp_path, "plain", 0), {})
     with pytest.raises(ValueError, match="no readable settings"):
         run_pilot(make_settings(**TINY), tmp_path)
 
@@ -306,7 +389,7 @@ def test_runs_without_settings_are_refused(tmp_path):
 def test_divergence_is_an_error(trainer):
     curves = training._Curves(trainer, seed=0, on_epoch=None)
     curves.set_model(trainer.model)
-    with pytest.raises(ValueError, match=r"swapout with seed 0 .* --learning-rate"):
+    with pytest.raises(ValueError, match=r"swapout with seed 0 .* `learning_rate`"):
         curves.on_epoch_end(0, {"loss": float("nan"), "accuracy": 0.1})
 
 
@@ -350,7 +433,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     # The second may come while Python shuts down; what Python drops it notes with a traceback.
     assert process.returncode in ((130, -signal.SIGINT) if twice else (130,))
     assert "To continue: keras-swapout pilot --data digits" in errors
-    assert twice or "Traceback" not in errors
+    assert twice or errors.strip().count("\n") == 0  # no traceback, nor what TensorFlow says
 
     # In this process, which has its imports behind it.
     results = run_pilot(make_settings(**TINY), tmp_path)

@@ -22,11 +22,13 @@ from keras_swapout.study.pilot import read_settings
 from keras_swapout.study.pilot import settings as pilot
 from keras_swapout.study.pilot.methods import METHODS, find
 from keras_swapout.study.tune import make_settings, run_tune, search
+from keras_swapout.study.tune import run as tune_run
 from keras_swapout.study.tune.settings import TUNABLE
 
 pytestmark = pytest.mark.tensorflow
 
 TINY = dict(data="digits", epochs=1, limit=200, seeds=2, corruption_images=10, samples=[1])
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "0.1.0"
 OPTIONS = ["--epochs", "1", "--limit", "200", "--search-only", "--objective", "accuracy"]
 
 
@@ -151,7 +153,7 @@ def test_a_search_is_taken_up_whoever_made_it(finished, tmp_path, monkeypatch, n
     """KerasTuner itself would begin again under another name, and write over what there is."""
     out, results = finished
     shutil.copytree(out / "search", tmp_path / "search")
-    (tmp_path / "search" / "tuner0.json").unlink()
+    (tmp_path / "search" / "tuner0.json").unlink(missing_ok=True)
     monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
     settings = make_settings("swapout", trials=9, tuner="random", **TINY)
     tuner = search.make_tuner(settings, None, tmp_path / "search")
@@ -161,14 +163,140 @@ def test_a_search_is_taken_up_whoever_made_it(finished, tmp_path, monkeypatch, n
         assert found[trial["id"]] == trial["measures"]["nll"]
 
 
-def test_a_broken_store_of_kerastuner_is_an_error_that_says_so(finished, tmp_path):
-    settings = make_settings("swapout", trials=3, tuner="random", **TINY)
-    folder = tmp_path / "search"
-    folder.mkdir()
-    (folder / "tuner0.json").write_text("{}")
-    (folder / "oracle.json").write_text('{"half')
-    with pytest.raises(ValueError, match=r"trials\.csv"):
-        search.make_tuner(settings, None, folder)
+@pytest.fixture
+def searched(tmp_path, monkeypatch):
+    """(folder, search): two finished trials of version 0.1.0; search(...) trains nothing.
+
+    It returns the results, with "ran", the methods that trials ran, and "final", those of the final
+    runs.
+    """
+    shutil.copytree(FIXTURES / "tune", tmp_path / "out")
+    settings = dict(epochs=1, limit=100, batch_size=32, corruption_images=4, samples=[2], seeds=2)
+    ran, final = [], []
+
+    def trial(self, method):
+        ran.append(method.name)
+        return {"nll": 0.01 * len(ran), "accuracy": 0.5, "ece": 0.1}
+
+    def search_(trials=2, method="bdropdml", tuner="random", out=tmp_path / "out", **options):
+        ran.clear()
+        options = {**settings, **options}
+        results = run_tune(make_settings(method, tuner, trials=trials, **options), out)
+        return {**results, "ran": list(ran), "final": final[-1] if final else None}
+
+    monkeypatch.setattr(search.Trials, "__call__", trial)
+    monkeypatch.setattr(tune_run, "run_pilot", lambda it, out: final.append(it.methods))
+    return tmp_path / "out", search_
+
+
+def damages(whole):
+    """What may have become of a trial.json."""
+    state = json.loads(whole)
+    values = {"values": {"rate": None}}
+    nan = {"metrics": {"nll": {"direction": "min", "observations": [{"value": [None], "step": 0}]}}}
+    yield from (None, "", whole[:-50], "[]", "[" * 100_000, '"\udcff"')
+    for name in state:
+        yield json.dumps({k: v for k, v in state.items() if k != name})
+    for name in ("trial_id", "hyperparameters"):  # of one that was killed
+        running = {**state, "status": "RUNNING", "score": None, "metrics": {"metrics": {}}}
+        yield json.dumps({k: v for k, v in running.items() if k != name})
+    for changed in (
+        {"score": None},
+        {"score": [0.5]},
+        {"trial_id": "1"},
+        {"status": "DONE"},
+        {"metrics": nan},
+        {"metrics": {"metrics": {}}},
+        {"hyperparameters": {**state["hyperparameters"], **values}},
+        {"hyperparameters": {**state["hyperparameters"], "values": {}}},
+    ):
+        yield json.dumps({**state, **changed})
+
+
+def test_one_broken_trial_is_run_again_and_the_others_stay(searched):
+    out, search_ = searched
+    before = search_()
+    assert before["ran"] == [] and before["best"] == "0"
+    path = out / "search" / "trial_0" / "trial.json"
+    said = rf"{path} is missing or broken: the trial is run again"
+    for text in damages(path.read_text()):
+        path.unlink() if text is None else path.write_text(text, errors="surrogateescape")
+        with pytest.warns(UserWarning, match=said):
+            oracle = search.make_tuner(make_settings("bdropdml"), None, out / "search").oracle
+        assert list(oracle.trials) == ["0", "1"] and oracle.end_order == ["1"], text
+        assert oracle.trials["1"].score == before["trials"][1]["measures"]["nll"]
+        assert oracle.create_trial("somebody").trial_id == "0"
+    with pytest.warns(UserWarning, match=said):
+        results = search_()
+    assert len(results["ran"]) == 1 and results["trials"][1] == before["trials"][1]
+    assert results["trials"][0]["status"] == "COMPLETED"
+    assert search_()["ran"] == []
+
+
+def test_a_search_without_its_state_is_an_error_that_says_so(searched):
+    out, search_ = searched
+    for text in (None, '{"half', "{}"):
+        (out / "search" / "oracle.json").unlink(missing_ok=True)
+        if text is not None:
+            (out / "search" / "oracle.json").write_text(text)
+        with pytest.raises(ValueError, match=r"oracle\.json is missing or broken.*trials\.csv"):
+            search_()
+    shutil.rmtree(out / "search" / "trial_0")
+    shutil.rmtree(out / "search" / "trial_1")
+    assert len(search_()["ran"]) == 2
+
+
+@pytest.mark.parametrize("when", ["before the first", "created", "finished"])
+def test_killed_between_two_files_of_kerastuner(searched, when, monkeypatch):
+    """A trial's file is written before that of the search, so one may be ahead of the other."""
+    _, search_ = searched
+    write_json, stops = store.write_json, {"before the first": 1, "created": 2, "finished": 3}
+    seen = []
+
+    def killed(path, value):
+        seen.append(path.name)
+        if seen.count("oracle.json") == stops[when]:
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    monkeypatch.setattr(store, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search_(3)
+    monkeypatch.setattr(store, "write_json", write_json)
+    results = search_(3)
+    assert len(results["ran"]) == (0 if when == "finished" else 1)
+    assert [trial["status"] for trial in results["trials"]] == ["COMPLETED"] * 3
+
+
+def test_a_grid_is_taken_up_where_it_was(searched, tmp_path):
+    _, search_ = searched
+    grid = dict(tuner="grid", step=0.2, ranges={"rate": (0.1, 0.5)})
+    whole = search_(5, out=tmp_path / "whole", **grid)
+    assert [trial["values"]["rate"] for trial in whole["trials"]] == [0.1, 0.3, 0.5]
+    for trials in (1, 2, 5):
+        parts = search_(trials, out=tmp_path / "parts", **grid)
+        assert len(set(parts["ran"]) - {"bdropdml"}) == 1
+    assert [t["values"] for t in parts["trials"]] == [t["values"] for t in whole["trials"]]
+    (tmp_path / "parts" / "search" / "trial_1" / "trial.json").unlink()
+    with pytest.warns(UserWarning, match="missing or broken"):
+        parts = search_(5, out=tmp_path / "parts", **grid)
+    assert [t["values"] for t in parts["trials"]] == [t["values"] for t in whole["trials"]]
+
+
+def test_a_better_setting_of_more_trials_has_final_runs_beside_the_old_one(searched):
+    out, search_ = searched
+    results = search_(3)  # the third is the best
+    tuned = results["method"]["tuned"]
+    assert results["final"] == ("plain", "bdropdml", "bdropdml@rate=0.1105", tuned)
+    assert read_settings(out / "best.json")["methods"] == ["plain", "bdropdml", tuned]
+
+
+def test_a_trial_is_written_whole_or_not_at_all(searched, monkeypatch):
+    out, search_ = searched
+    opened = []
+    monkeypatch.setattr("keras_tuner.src.utils.save_json", lambda *args: opened.append(args))
+    assert len(search_(3)["ran"]) == 1 and not opened
+    assert json.loads((out / "search" / "trial_2" / "trial.json").read_text())["score"] == 0.01
 
 
 # --- several processes ---------------------------------------------------------------------------
@@ -229,7 +357,8 @@ def test_killed_and_started_again(tmp_path, start):
     text, _ = start(out, 8).communicate(timeout=300)
     after = trials_in(out)
     assert len(after) == 8 and {name: after[name] for name in before} == before, text
-    assert store.read_json(out / "results.json", "trials")["best"] in after
+    assert "0000 00:00:" not in text and "absl" not in text, text  # TensorFlow's own messages
+    assert store.read_json(out / "results.json")["best"] in after
 
 
 def test_a_chief_and_two_workers_of_which_one_is_killed(tmp_path, start):
@@ -252,6 +381,6 @@ def test_a_chief_and_two_workers_of_which_one_is_killed(tmp_path, start):
     texts = [p.communicate(timeout=300)[0] for p in (again, two, chief)]
     after = trials_in(out)
     assert len(after) == 10 and {name: after[name] for name in before} == before, texts
-    results = store.read_json(out / "results.json", "trials")
+    results = store.read_json(out / "results.json")
     assert [trial["status"] for trial in results["trials"]] == ["COMPLETED"] * 10
     assert len((out / "trials.csv").read_text().splitlines()) == 11

@@ -6,7 +6,7 @@ data.py         the images, clean, corrupted, scaled; corruptions.py, what worse
 ways.py         deterministic, recalibrated and stochastic inference of one model
 measures.py     what is measured of a prediction: the only place to add a measure
 scores.py       accuracy, likelihood, calibration, as functions of logits
-parts.py        what is finished; store.py, files that survive an interruption
+parts.py        what is finished
 progress.py     what the terminal shows
 run.py          the loop
 statistics.py   Welch, Student and Holm

@@ -14,6 +14,7 @@ from keras_swapout import datasets
 from keras_swapout.datasets import stratified
 from keras_swapout.study.evaluate.options import Options
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, MORE, corrupt, suitable
+from keras_swapout.study.measuring.images import read
 
 OURS = "made here"
 PUBLISHED = "cifar10_corrupted of TensorFlow Datasets"
@@ -152,21 +153,7 @@ def _read(options, size):
         size = options.image_size
     elif None in size:
         size = None
-    try:
-        return datasets.read(
-            options.data,
-            seed=0,
-            limit=options.limit,
-            image_size=size,
-            validation=0.15,
-            test=0.2,
-        )
-    except ValueError as error:  # what is `name` there is `data` here
-        names = {"name": "data", "limit": "limit", "image_size": "image_size"}
-        first, _, rest = str(error).partition(" ")
-        if first in names:
-            raise ValueError(f"Argument `{names[first]}` {rest}") from error
-        raise ValueError(f"Argument `data` can't be used: {error}") from error
+    return read(options.data, options.limit, size)
 
 
 def _published(name, severity):

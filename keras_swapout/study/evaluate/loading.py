@@ -12,15 +12,16 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
-from keras import tree
 
-from keras_swapout.consistency.divergence import Head
-from keras_swapout.consistency.heads import heads
-from keras_swapout.consistency.rblock import RBlock
+import keras_swapout as ks
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_swapout.consistency.divergence import Head
 
 
 class Saved(NamedTuple):
@@ -100,6 +101,10 @@ def load(path: Path) -> keras.Model:
         ValueError: it can't be loaded; the message names the classes that are not known, and the
             modules that register them.
     """
+    import keras
+
+    for name in ks.__all__:  # the command has not registered the classes of all these yet
+        getattr(ks, name)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
@@ -115,7 +120,7 @@ def load(path: Path) -> keras.Model:
             f"Argument `models` must be Keras models. Received: a {type(model).__name__} in "
             f"{str(path)!r}"
         )
-    return model.model if isinstance(model, RBlock) else model
+    return model.model if isinstance(model, ks.RBlock) else model
 
 
 def _why(path, error):
@@ -126,14 +131,21 @@ def _why(path, error):
         return f"{start}: {lines[0]}"
     classes = ", ".join(f"{name} of {module or 'an unknown module'}" for name, module in unknown)
     modules = sorted({module for _, module in unknown if module})
-    if modules and "__main__" not in modules:
-        advice = f"Name what defines them: --import {' '.join(modules)}"
+    theirs = " ".join(filter(_may_be_theirs, modules))
+    if theirs and "__main__" not in modules:
+        advice = f"Name what defines them: --import {theirs}"
     else:
         advice = (
             "Put their classes into a module, with @keras.saving.register_keras_serializable(), "
             "and name it: --import my_module"
         )
     return f"{start}, for it has classes that Keras does not know here: {classes}. {advice}"
+
+
+def _may_be_theirs(module):
+    """Whether what a file calls a module can be one of a user's: a name, and none of Python's."""
+    names = module.split(".")
+    return all(map(str.isidentifier, names)) and names[0] not in sys.stdlib_module_names
 
 
 def unregistered(path: Path) -> list[tuple[str, str]]:
@@ -146,15 +158,19 @@ def unregistered(path: Path) -> list[tuple[str, str]]:
         In the order of the file. The module is where the class was defined or, where the file does
         not tell, the package that it was registered under; "" if it tells neither.
     """
+    import keras
+
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            nodes = list(_nodes(json.loads(archive.read("config.json"))))
+    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile):
         return []
     found = {}
-    for node in _nodes(config):
+    for node in nodes:
         module, name = node.get("module") or "", node["class_name"]
         registered = node.get("registered_name") or ""
+        if not all(isinstance(text, str) for text in (module, name, registered)):
+            continue
         if module.partition(".")[0] in ("keras", "builtins") or not (module or registered):
             continue
         if keras.saving.get_registered_object(registered) is None and not _importable(module, name):
@@ -214,6 +230,11 @@ def checked_head(model: keras.Model, name: str, x: np.ndarray, classes: int) -> 
     Raises:
         ValueError: the model does not take such images, or does not give a number for each class.
     """
+    import keras
+
+    from keras_swapout.consistency.divergence import Head
+    from keras_swapout.consistency.heads import heads
+
     wanted = input_size(model, name)
     if wanted and any(w not in (None, n) for w, n in zip(wanted, x.shape[1:], strict=True)):
         raise ValueError(
@@ -221,7 +242,7 @@ def checked_head(model: keras.Model, name: str, x: np.ndarray, classes: int) -> 
             f"channels). Received: {name!r}, which takes {_times(wanted)}"
         )
     try:
-        outputs = tree.flatten(model(x, training=False))
+        outputs = keras.tree.flatten(model(x, training=False))
     except Exception as error:
         raise ValueError(
             f"Argument `models`: {name!r} does not take images of {_times(x.shape[1:])}: {error}"

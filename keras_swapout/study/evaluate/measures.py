@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 from keras_swapout.inference import Prediction
 from keras_swapout.study.measuring import scores
 from keras_swapout.study.measuring.measure import Measure
+from keras_swapout.study.shapes import Shape, both, holds, many, maybe, number
 
 COVERAGES = 50  # points of a risk-coverage curve
 
@@ -100,6 +102,30 @@ COMPARED = tuple(
     {m.name: m for m in MEASURES}[name]
     for name in ("corrupted_accuracy", "corrupted_nll", "accuracy", "nll")
 )
+
+
+_MORE = holds(**dict.fromkeys(("brier", "aurc", "error_auroc"), number))
+
+
+def clean_part(images: int) -> Shape:
+    """What `of_clean` returns for so many images."""
+    return holds(
+        test=both(scores.QUALITY, _MORE),
+        calibration=scores.CURVE,
+        risk_coverage=holds(coverage=many(number, COVERAGES), risk=many(number, COVERAGES)),
+        standard_error=maybe(number),
+        correct=many(number, images),
+        nll=many(number, images),
+    )
+
+
+def corrupted_part(images: int, severities: Iterable[int]) -> Shape:
+    """What is kept of `of_corrupted` for so many images under a corruption."""
+    return holds(
+        quality=holds(**dict.fromkeys(map(str, severities), scores.QUALITY)),
+        correct=many(number, images),
+        nll=many(number, images),
+    )
 
 
 def of_clean(prediction: Prediction, labels: np.ndarray) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""The finished parts of an evaluation, and whether they belong to the one that is asked for."""
+"""The finished parts of an evaluation."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 from keras_swapout.study import store
 from keras_swapout.study.evaluate.loading import Saved
+from keras_swapout.study.shapes import Shape, holds, number
 
 CLEAN = "clean"
+FOLDER = "parts"
 
 
 class Parts:
@@ -22,9 +23,6 @@ class Parts:
     Args:
         out: the folder, or None.
 
-    Raises:
-        ValueError: it is a file.
-
     Example:
 
     >>> parts = Parts(None)
@@ -34,87 +32,40 @@ class Parts:
     ([1, 0], None)
     """
 
-    def __init__(self, out: str | os.PathLike | None) -> None:
-        self.out = None if out is None else Path(out)
+    def __init__(self, out: Path | None) -> None:
+        self.out = out
         self._memory: dict[str, dict[str, Any]] = {}
-        if self.out is not None and self.out.exists() and not self.out.is_dir():
-            raise ValueError(
-                f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}"
-            )
+        self._clean = self._corrupted = store.DICT
 
-    def check(self, record: Mapping[str, Any]) -> None:
-        """Whether what is there was made with these options, models and images.
-
-        Args:
-            record: options, checksums of the models and, once it is known, of the images.
-
-        Raises:
-            ValueError: it was not; the message names each difference. Models may be added.
-        """
-        if self.out is None:
-            return
-        old = store.read_json(self.out / "settings.json", "data", "models")
-        if old is None:
-            if any((self.out / "parts").glob("**/*.json")):
-                raise ValueError(
-                    "Argument `out` holds results, but no readable settings.json to say how they "
-                    f"were made. Received: out={str(self.out)!r}"
-                )
-            return
-        if "data_checksum" not in record:
-            old.pop("data_checksum", None)
-        changed = [
-            f"{name} was {old.get(name)!r} and is now {record.get(name)!r}"
-            for name in {**old, **record}
-            if name not in ("models", "data_checksum") and old.get(name) != record.get(name)
-        ]
-        changed += [
-            f"the model file {name}.keras has changed"
-            for name, checksum in record["models"].items()
-            if old["models"].get(name, checksum) != checksum
-        ]
-        if old.get("data_checksum") != record.get("data_checksum"):
-            changed.append("the images have changed")
-        if changed:
-            raise ValueError(
-                f"Argument `out` holds results made otherwise: {'; '.join(changed)}. Choose "
-                "another --out, or what was there before (models may be added)."
-            )
-
-    def begin(self, record: Mapping[str, Any]) -> None:
-        """Writes down how the parts are made, those of models that are not asked for too."""
-        old = {}
-        if self.out is not None:
-            old = store.read_json(self.out / "settings.json", "models") or {"models": {}}
-            store.write_json(
-                self.out / "settings.json",
-                {**record, "models": {**old["models"], **record["models"]}},
-            )
+    def expect(self, clean: Shape, corrupted: Shape) -> None:
+        """What a part has to hold so that it need not be made again."""
+        self._clean, self._corrupted = clean, corrupted
 
     def read(self, file: Saved, way: str, name: str) -> dict[str, Any] | None:
         """A finished part, or None."""
-        required = "test correct nll" if name == CLEAN else "quality correct nll"
-        return self._read(_part(file, way, name), *required.split())
+        shape = self._clean if name == CLEAN else self._corrupted
+        return self._read(_part(file, way, name), shape)
 
     def keep(self, file: Saved, way: str, name: str, part: Mapping[str, Any]) -> None:
         self._keep(_part(file, way, name), part)
 
     def read_timing(self, file: Saved, ways: Sequence[str]) -> dict[str, Any] | None:
-        return self._read(f"{file.name}/timing.json", *ways)
+        times = holds(**dict.fromkeys(ways, holds(ratio=number, ms=number)))
+        return self._read(f"{file.name}/timing.json", times)
 
     def keep_timing(self, file: Saved, times: Mapping[str, Any]) -> None:
         self._keep(f"{file.name}/timing.json", times)
 
-    def _read(self, key, *required):
+    def _read(self, key, shape):
         if key not in self._memory and self.out is not None:
-            part = store.read_json(self.out / "parts" / key, *required)
+            part = store.read_json(self.out / FOLDER / key, shape)
             if part is not None:
                 self._memory[key] = part
         return self._memory.get(key)
 
     def _keep(self, key, part):
         if self.out is not None:
-            store.write_json(self.out / "parts" / key, part)
+            store.write_json(self.out / FOLDER / key, part)
         self._memory[key] = part
 
 

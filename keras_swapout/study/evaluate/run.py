@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from keras_swapout._version import __version__
 from keras_swapout.study import store
-from keras_swapout.study.evaluate.options import SEVERITIES, Options
-from keras_swapout.study.evaluate.parts import CLEAN, Parts
+from keras_swapout.study.evaluate import loading
+from keras_swapout.study.evaluate.options import SCALES, SEVERITIES, Options
+from keras_swapout.study.evaluate.parts import CLEAN, FOLDER, Parts
 from keras_swapout.study.hardware import environment
+from keras_swapout.study.packages import EVALUATE, check_packages
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_swapout.study.evaluate.data import Images
     from keras_swapout.study.evaluate.loading import Saved
 
+GROW = ("models",)  # no finished part becomes wrong by that
+_FOLDERS = (FOLDER,)
+#: A scale that nobody has asked for is doubted where a network is less than this part of the way
+#: from the commonest class to no mistakes, with no better likelihood than the classes' shares have;
+#: or where its negative log likelihood is so many times the logarithm of the number of classes.
+NEAR, FAR = 0.2, 2.0
 TIMED_IMAGES = 256
 ROUNDS = 5
 LEAST_ROUNDS = 2
@@ -37,7 +47,7 @@ def evaluate(
     split: str = "test",
     limit: int | None = None,
     image_size: int | None = None,
-    scale: str = "standardise",
+    scale: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     corruption_images: int = 500,
@@ -56,7 +66,9 @@ def evaluate(
         models: one or more .keras files.
         data, samples, split, limit, image_size, scale, mean, std, corruption_images, severities,
             batch_size: see `keras_swapout.study.evaluate.options.Options`. `limit`, `image_size`
-            and `scale` must be what the models were trained with.
+            and `scale` must be what the models were trained with. `scale` None is "standardise",
+            and a result that looks as if the models were trained with another one is refused;
+            with a scale (or a mean) that is given, whatever comes out is reported.
         imports: modules to import first, which register layers.
         out: folder for settings.json, parts/, results.json, results.csv and report.html; None
             writes nothing. Every finished part is on disk at once, and the same call goes on where
@@ -68,9 +80,10 @@ def evaluate(
         `keras_swapout.study.evaluate.compare.compare`.
 
     Raises:
-        ValueError: an argument is out of range, a model can't be loaded or does not fit the data,
-            or `out` holds something else. FileNotFoundError: a model or the data is missing.
-        ImportError: a package is missing.
+        ValueError: an argument is out of range, a model can't be loaded, does not fit the data or
+            seems to expect another scale, or `out` holds something else or is in use by another
+            process. FileNotFoundError: a model or the data is missing. ImportError: a package is
+            missing. OSError: `out` can't be written to.
 
     Example::
 
@@ -78,13 +91,14 @@ def evaluate(
         print(results["comparison"]["answer"])
     """
     start = time.perf_counter()
+    check_packages(EVALUATE, data)
     options = Options(
         data,
         samples,
         split,
         limit,
         image_size,
-        scale,
+        "standardise" if scale is None else scale,
         mean,
         std,
         corruption_images,
@@ -92,18 +106,13 @@ def evaluate(
         batch_size,
     )
     models = [models] if isinstance(models, (str, os.PathLike)) else list(models)
-    kept = Parts(out)
-    # Not before the cheap checks: these import what takes seconds.
-    try:
-        from keras_swapout.study.evaluate import compare, loading, report
-        from keras_swapout.study.evaluate.data import Images
-        from keras_swapout.study.evaluate.progress import Display
-    except ImportError as error:
-        raise ImportError(
-            f'{error}. Install what is missing with: pip install "keras-swapout[pilot]"'
-        ) from error
-
+    out = None if out is None else Path(out)
     files = loading.find_models(models)
+    # Not before the cheap checks: these import what takes seconds.
+    import keras
+
+    from keras_swapout.study.evaluate.data import Images
+
     record = {
         **dataclasses.asdict(options),
         "backend": keras.backend.backend(),
@@ -111,41 +120,58 @@ def evaluate(
         "models": {file.name: loading.checksum(file.path) for file in files},
     }
     record = json.loads(json.dumps(record))  # as it comes back from a file
-    kept.check(record)
+    store.check(out, record, _FOLDERS, GROW)
     imports = list(imports)
     loading.import_modules(imports)
     networks = {file.name: loading.load(file.path) for file in files}
     images = Images(options, _size(networks))
     record["data_checksum"] = images.checksum()
-    kept.check(record)
     subjects = [_Subject(file, networks[file.name], images) for file in files]
-    kept.begin(record)
+    with store.claimed(out, record, _FOLDERS, GROW):
+        return _run(subjects, images, record, imports, out, scale is None and mean is None, start)
 
+
+def _run(subjects, images, record, imports, out, guessed, start):
+    from keras_swapout.study.evaluate import compare, measures, report
+    from keras_swapout.study.progress import Display
+    from keras_swapout.study.report import page
+    from keras_swapout.study.report.words import counted
+
+    kept = Parts(out)
+    kept.expect(
+        measures.clean_part(len(images.labels)),
+        measures.corrupted_part(len(images.chosen), images.options.severities),
+    )
     names = [CLEAN, *images.corruptions]
     parts = [(s.file, way, name) for s in subjects for way in s.ways for name in names]
     done = sum(kept.read(*part) is not None for part in parts)
     display = Display(len(parts), done)
     display.say(
-        f"{options.data}: {len(images.labels):,} images, {len(images.chosen):,} of them under "
-        f"{len(images.corruptions)} corruptions x {len(options.severities)} severities, "
-        f"{len(files)} model file{'s' * (len(files) > 1)}"
+        f"{images.options.data}: {len(images.labels):,} images, {len(images.chosen):,} of them "
+        f"under {len(images.corruptions)} corruptions x {len(images.options.severities)} "
+        f"severities, {counted(len(subjects), 'model file')}"
         + (f", {done} of {len(parts)} parts done" if done else "")
     )
     with display.live():
-        for name in names:
-            _measure(name, subjects, images, kept, display)
+        _measure_clean(subjects, images, kept, display, guessed)
+        for name in images.corruptions:
+            _measure_corrupted(name, subjects, images, kept, display)
         timed = {subject.file.model: subject for subject in reversed(subjects)}  # one for a model
         times = {s.file.name: _time(s, images, kept, display) for s in timed.values()}
     # A model's runs one after the other, its ways in order.
     order = list(dict.fromkeys(subject.file.model for subject in subjects))
     subjects.sort(key=lambda subject: order.index(subject.file.model))
     runs = [
-        _run(subject, way, images, kept, times.get(subject.file.name, {}))
+        _one(subject, way, images, kept, times.get(subject.file.name, {}))
         for subject in subjects
         for way in subject.ways
     ]
     for run in runs:
-        display.run_finished(run)
+        if not display.console.is_terminal:  # which shows the table now
+            display.say(
+                f"{run['row']}, seed {run['seed']}: accuracy {run['test']['accuracy']:.2%}, "
+                f"under corruption {run['corrupted']['accuracy']:.2%}"
+            )
     rows = {run["row"]: {"model": run["model"], "way": run["way"]} for run in runs}
     results = {
         "settings": record,
@@ -158,13 +184,14 @@ def evaluate(
         "runs": runs,
         "comparison": compare.compare(rows, runs, _by_image(subjects, images, kept)),
     }
+    made = report.make_page(results, report.examples(images))
     if out is not None:
-        store.write_json(Path(out) / "results.json", results)
-        store.write_csv(Path(out) / "results.csv", [_csv_row(run) for run in runs])
-        report.write_report(results, report.examples(images), Path(out))
-    report.print_table(results)
+        store.write_json(out / "results.json", results)
+        store.write_csv(out / "results.csv", [_csv_row(run) for run in runs])
+        page.write(made, out)
+    page.show(made)
     if out is not None:
-        display.say(f"See {Path(out) / 'report.html'}")
+        display.say(f"See {out / 'report.html'}")
     return results
 
 
@@ -172,7 +199,6 @@ class _Subject:
     """A loaded model file and its ways of inference."""
 
     def __init__(self, file: Saved, network: keras.Model, images: Images) -> None:
-        from keras_swapout.study.evaluate import loading
         from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
 
         self.file, self.network, self.images = file, network, images
@@ -199,39 +225,82 @@ class _Subject:
         return f"{self.file.model}, {way}"
 
 
-def _measure(name, subjects, images, kept, display):
-    """The parts that are missing of the clean images, or of one corruption."""
-    from keras_swapout.study.evaluate.measures import of_clean, of_corrupted
+def _measure_clean(subjects, images, kept, display, guessed):
+    """The parts that are missing of the clean images, the deterministic ones first."""
+    from keras_swapout.study.evaluate.measures import of_clean
+    from keras_swapout.study.measuring.ways import DETERMINISTIC
 
-    missing = [
+    missing = _missing(CLEAN, subjects, kept)
+    missing.sort(key=lambda one: one[0].ways.index(one[1]))
+    for subject, way in missing:
+        prediction = _predict(subject, way, images.images, CLEAN, display)
+        part = of_clean(prediction, images.labels)
+        if guessed and way == DETERMINISTIC:
+            _check_scale(subject.file, part["test"], images)
+        kept.keep(subject.file, way, CLEAN, part)
+        display.finished(f"{subject.row(way)}: {CLEAN}", lasting=False)
+
+
+def _measure_corrupted(name, subjects, images, kept, display):
+    """The parts that are missing of one corruption; its images are made once for all."""
+    from keras_swapout.study.evaluate.measures import of_corrupted
+
+    missing = _missing(name, subjects, kept)
+    found: dict[Any, dict[str, Any]] = {one: {} for one in missing}
+    for severity in images.options.severities if missing else ():
+        label = f"{name} {severity}"
+        display.doing(f"making {label}")
+        raw = images.corrupted(name, severity)
+        for subject, way in missing:
+            prediction = _predict(subject, way, raw, label, display)
+            part = of_corrupted(prediction, images.chosen_labels)
+            found[subject, way][str(severity)] = part
+    for (subject, way), part in found.items():
+        kept.keep(subject.file, way, name, _pooled(part))
+    if missing:
+        display.finished(name, len(missing), lasting=False)
+
+
+def _missing(name, subjects, kept):
+    return [
         (subject, way)
         for subject in subjects
         for way in subject.ways
         if kept.read(subject.file, way, name) is None
     ]
-    if not missing:
-        return
-    found: dict[Any, dict[str, Any]] = {one: {} for one in missing}
-    for severity in [None] if name == CLEAN else images.options.severities:
-        label = name if severity is None else f"{name} {severity}"
-        display.doing(f"making {label}")
-        raw = images.images if severity is None else images.corrupted(name, severity)
-        for subject, way in missing:
-            display.doing(f"{subject.row(way)}: {label}")
-            prediction = subject.predict(way, images.inputs(raw))
-            if not np.isfinite(prediction.mean).all():
-                raise ValueError(
-                    f"Argument `models` must give finite numbers. Received: {subject.file.name!r}, "
-                    f"{way}, with NaN or infinity on images under {label}"
-                )
-            if severity is None:
-                found[subject, way] = of_clean(prediction, images.labels)
-            else:
-                part = of_corrupted(prediction, images.chosen_labels)
-                found[subject, way][str(severity)] = part
-    for (subject, way), part in found.items():
-        kept.keep(subject.file, way, name, part if name == CLEAN else _pooled(part))
-    display.finished(name, len(missing))
+
+
+def _predict(subject, way, raw, label, display):
+    display.doing(f"{subject.row(way)}: {label}")
+    prediction = subject.predict(way, subject.images.inputs(raw))
+    if not np.isfinite(prediction.mean).all():
+        raise ValueError(
+            f"Argument `models` must give finite numbers. Received: {subject.file.name!r}, {way}, "
+            f"with NaN or infinity on images under {label}"
+        )
+    return prediction
+
+
+def _check_scale(file, quality, images):
+    """Whether a model seems to have been trained with another scale than the one by default.
+
+    Such images are none that it knows: what it says of them is little better than a constant, or
+    wrong and sure of it. See `NEAR` and `FAR`.
+    """
+    shares = np.bincount(images.labels) / len(images.labels)
+    shares = shares[shares > 0]
+    commonest, entropy = float(shares.max()), float(-(shares * np.log(shares)).sum())
+    accuracy, nll = quality["accuracy"], quality["nll"]
+    knows_nothing = accuracy - commonest < NEAR * (1 - commonest) and nll > entropy
+    uniform = math.log(len(images.info.classes))
+    if knows_nothing or nll > FAR * uniform:
+        raise ValueError(
+            "Argument `scale` must be given, as the models seem to expect another than the "
+            f"default, standardise. Received: {file.name!r} with an accuracy of {accuracy:.1%}, "
+            f"where the commonest class alone has {commonest:.1%}, and a negative log likelihood "
+            f"of {nll:.2f}, where equal probabilities have {uniform:.2f}. The scales are "
+            f"{', '.join(SCALES)}; one that is given is not doubted"
+        )
 
 
 def _pooled(parts):
@@ -278,7 +347,7 @@ def _seconds(subject, way, inputs):
     return time.perf_counter() - start
 
 
-def _run(subject, way, images, kept, times):
+def _one(subject, way, images, kept, times):
     """One entry of "runs": a model file in one way of inference."""
     clean = kept.read(subject.file, way, CLEAN)
     parts = {name: kept.read(subject.file, way, name) for name in images.corruptions}
@@ -326,8 +395,6 @@ def _by_image(subjects, images, kept):
 
 def _size(networks):
     """(height, width) that all models take, each None where they don't say."""
-    from keras_swapout.study.evaluate import loading
-
     sizes = {name: loading.input_size(network, name) for name, network in networks.items()}
     known = {name: size[:2] for name, size in sizes.items() if size and None not in size[:2]}
     if len(set(known.values())) > 1:

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from keras_swapout.study.shapes import holds, many, maybe, number, share
+
 BINS = 15
+#: What `quality` and `calibration_curve` return.
+QUALITY = holds(accuracy=share, nll=number, ece=share)
+CURVE = holds(
+    edges=many(share, BINS + 1),
+    count=many(number, BINS),
+    confidence=many(maybe(share), BINS),
+    accuracy=many(maybe(share), BINS),
+)
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

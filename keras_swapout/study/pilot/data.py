@@ -12,10 +12,10 @@ import numpy as np
 from keras_swapout import datasets
 from keras_swapout.datasets import stratified
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, corrupt
+from keras_swapout.study.measuring.images import read
 from keras_swapout.study.pilot.settings import Settings
 
 SEVERITIES = (1, 3, 5)
-_SPLIT_SEED = 0  # one split for all runs: a run's seed decides its weights, order and augmentation
 
 
 class PilotData:
@@ -38,21 +38,8 @@ class PilotData:
     """
 
     def __init__(self, settings: Settings) -> None:
-        # Not `load`, whose one seed would change the split with the run.
-        try:
-            arrays = datasets.read(
-                settings.data,
-                seed=_SPLIT_SEED,
-                limit=settings.limit,
-                image_size=settings.image_size,
-                validation=0.15,
-                test=0.2,
-            )
-        except ValueError as error:  # what is `name` there is `data` here
-            names = {"name": "data", "limit": "limit", "image_size": "image_size"}
-            first, _, rest = str(error).partition(" ")
-            argument = f"Argument `{names[first]}`" if first in names else first
-            raise ValueError(f"{argument} {rest}") from error
+        # One split for all runs: a run's seed decides its weights, order and augmentation.
+        arrays = read(settings.data, settings.limit, settings.image_size)
         self.train, self.validation, self.test, self.info = arrays
         self.batch_size = settings.batch_size
         self.steps = len(self.train.labels) // self.batch_size

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-
-from keras_swapout import RBlock, layers
 from keras_swapout.arguments import checked_number
 from keras_swapout.schedules import per_block, probability
+
+if TYPE_CHECKING:
+    import keras
 
 LINEAR = (1.0, 0.5)  # Linear(1, 0.5): keep everything at the first block, half at the last
 RATE = 0.2  # drop rate of the region layers
@@ -64,6 +65,8 @@ class Method:
             new: see `network`, above.
             **kwargs: arguments of the layers, such as `adjustable=True`.
         """
+        from keras_swapout import RBlock
+
         values = {name: value for name, value in self.values.items() if name != "alpha"}
         model = self.network(new, values, **kwargs)
         return model if self.alpha is None else RBlock(model, alpha=self.alpha)
@@ -165,19 +168,29 @@ def _parsed(text):
     return values
 
 
-def _merged(layer: Callable[..., keras.Layer]):
-    return lambda new, values, **kwargs: new(
-        per_block(functools.partial(layer, **kwargs), **values)
-    )
+# Layers by their names, "module:class": the command line shows the methods without Keras.
 
 
-def _dropped(layer: Callable[..., keras.Layer]):
-    """`network` with a layer behind each merge of the last two stages.
+def _merged(layer: str):
+    """`network` with the layer as its merges."""
+
+    def network(new, values, **kwargs):
+        return new(per_block(functools.partial(pkgutil.resolve_name(layer), **kwargs), **values))
+
+    return network
+
+
+def _dropped(layer: str):
+    """`network` with the layer behind each merge of the last two stages.
 
     Its `block_size`, where it has one, is the side of a block as a share of the map's.
     """
 
     def network(new, values, **kwargs):
+        import keras
+
+        new_layer = pkgutil.resolve_name(layer)
+
         def merge(block, blocks):
             if 3 * block < blocks:
                 return keras.layers.Add()
@@ -189,7 +202,7 @@ def _dropped(layer: Callable[..., keras.Layer]):
                 given = dict(values)
                 if "block_size" in given:
                     given["block_size"] = max(1, int(given["block_size"] * min(sides)))
-                return layer(**given, **kwargs)(y)
+                return new_layer(**given, **kwargs)(y)
 
             return add_and_drop
 
@@ -198,7 +211,7 @@ def _dropped(layer: Callable[..., keras.Layer]):
     return network
 
 
-def _region_methods(name: str, title: str, what: str, layer: Callable[..., keras.Layer], **values):
+def _region_methods(name: str, title: str, what: str, layer: str, **values):
     """The layers alone and under R-Block."""
     where = f"{what} behind the merges of the last two stages"
     alone = Method(name, title, where, _dropped(layer), {"rate": RATE, **values}, family="rblock")
@@ -221,49 +234,49 @@ METHODS: dict[str, Method] = {
             "residual_dropout",
             "residual dropout",
             "Y = Θ (X + F(X))",
-            _merged(layers.ResidualDropout),
+            _merged("keras_swapout.layers:ResidualDropout"),
             {"theta": LINEAR},
         ),
         Method(
             "stochastic_depth",
             "stochastic depth",
             "Y = X + Θ F(X), one Θ for the batch",
-            _merged(layers.StochasticDepth),
+            _merged("keras_swapout.layers:StochasticDepth"),
             {"survival_probability": LINEAR},
         ),
         Method(
             "skip_forward",
             "SkipForward",
             "Y = Θ X + (1 − Θ) F(X)",
-            _merged(layers.SkipForward),
+            _merged("keras_swapout.layers:SkipForward"),
             {"theta": LINEAR},
         ),
         Method(
             "swapout",
             "Swapout",
             "Y = Θ₁ X + Θ₂ F(X)",
-            _merged(layers.Swapout),
+            _merged("keras_swapout.layers:Swapout"),
             {"theta_1": LINEAR, "theta_2": LINEAR},
         ),
         *_region_methods(
             "spatial_dropout",
             "SpatialDropout",
             "whole channels, drawn by Keras,",
-            keras.layers.SpatialDropout2D,
+            "keras.layers:SpatialDropout2D",
         ),
         *_region_methods(
             "dropblock",
             "DropBlock",
             "blocks around random centres",
-            layers.DropBlock2D,
+            "keras_swapout.layers:DropBlock2D",
             block_size=BLOCK,
         ),
-        *_region_methods("bdropdml", "BDropDML", "whole channels", layers.BDropDML),
+        *_region_methods("bdropdml", "BDropDML", "whole channels", "keras_swapout.layers:BDropDML"),
         *_region_methods(
             "sdropdml",
             "SDropDML",
             "cells of a shifted grid",
-            layers.SDropDML,
+            "keras_swapout.layers:SDropDML",
             block_size=BLOCK,
         ),
     )

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import time
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import keras
 
 from keras_swapout._version import __version__
 from keras_swapout.study import store
 from keras_swapout.study.hardware import environment
+from keras_swapout.study.packages import PILOT, check_packages
 from keras_swapout.study.pilot import settings as options
 from keras_swapout.study.pilot.methods import find
+from keras_swapout.study.pilot.runs import model_path, read_run, run_path
 from keras_swapout.study.pilot.settings import Settings
+from keras_swapout.study.shapes import each, holds, number
 
 if TYPE_CHECKING:
     from keras_swapout.study.pilot.data import PilotData
-    from keras_swapout.study.pilot.progress import Display
     from keras_swapout.study.pilot.training import Trainer
+    from keras_swapout.study.progress import Display
 
-PACKAGES = "cv2 jinja2 matplotlib PIL rich scipy skimage sklearn tensorflow tensorflow_datasets"
+GROW = ("seeds", "methods")  # no finished run becomes wrong by that
+_FOLDERS = ("runs", "models")
+_TIMES = [
+    f"{what}_{end}"
+    for what in ("train_step", "inference")
+    for end in ("ms", "ratio", "ratio_low", "ratio_high")
+]
+_TIMING = holds(
+    batch_size=number, rounds=number, methods=each(holds(**dict.fromkeys(_TIMES, number)))
+)
 
 
 def run_pilot(
@@ -47,9 +55,10 @@ def run_pilot(
         The contents of results.json.
 
     Raises:
-        ValueError: `out` is a file or holds runs made with other settings; the data is unknown or
-            does not fit; a run diverges.
+        ValueError: `out` is a file, holds runs made otherwise or is in use by another process; the
+            data is unknown or does not fit; a run diverges.
         FileNotFoundError: the data has not been downloaded. ImportError: a package is missing.
+        OSError: `out` can't be written to.
 
     Example::
 
@@ -57,27 +66,29 @@ def run_pilot(
     """
     start = time.perf_counter()
     out = Path(out)
-    check_packages(PACKAGES.split(), "pilot")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}")
+    check_packages(PILOT, settings.data)
     recorded = record(settings)
-    check_record(out, recorded)
+    store.check(out, recorded, _FOLDERS, GROW)
 
-    # Not before the cheap checks: these import what takes seconds.
-    from keras_swapout.study.pilot import compare, report
+    # Not before the cheap checks: it imports what takes seconds.
     from keras_swapout.study.pilot.data import PilotData
-    from keras_swapout.study.pilot.progress import Display
 
     data = PilotData(settings)
     recorded["data_checksum"] = data.checksum()
-    check_record(out, recorded)
-    store.write_json(out / "settings.json", recorded)
+    with store.claimed(out, recorded, _FOLDERS, GROW):
+        return _run(settings, recorded, data, out, save_models, start)
+
+
+def _run(settings, recorded, data, out, save_models, start):
+    from keras_swapout.study.pilot import compare, report
+    from keras_swapout.study.progress import Display
+    from keras_swapout.study.report import page
 
     wanted = [(seed, name) for seed in range(settings.seeds) for name in settings.methods]
-    runs = {key: store.read_run(out, key[1], key[0]) for key in wanted}
+    runs = {key: read_run(out, key[1], key[0]) for key in wanted}
     before = sum(run["seconds"] for run in runs.values() if run)
     done = sum(run is not None for run in runs.values())
-    display = Display(len(wanted), done, settings.epochs)
+    display = Display(len(wanted), done, settings.epochs, "runs")
     display.say(
         f"{settings.data}: {len(data.train.labels)} training images, {settings.model}, "
         f"{settings.epochs} epochs, {len(settings.methods)} methods x {settings.seeds} seeds"
@@ -87,10 +98,10 @@ def run_pilot(
     with display.live():
         for seed, name in wanted:
             if runs[seed, name] is None:
-                path = store.model_path(out, name, seed) if save_models else None
+                path = model_path(out, name, seed) if save_models else None
                 runs[seed, name] = _one_run(trainers[name], seed, display, path)
-                store.write_json(store.run_path(out, name, seed), runs[seed, name])
-                display.run_finished(runs[seed, name])
+                store.write_json(run_path(out, name, seed), runs[seed, name])
+                display.finished(_said(runs[seed, name]))
         timing = _timing(out, settings, trainers, display)
 
     results = {
@@ -107,8 +118,9 @@ def run_pilot(
     store.write_json(out / "results.json", results)
     store.write_csv(out / "results.csv", [_row(run) for run in results["runs"]])
     comparison = compare.compare(results)
-    report.write_report(results, comparison, out)
-    report.print_table(results, comparison)
+    made = report.make_page(results, comparison)
+    page.write(made, out)
+    page.show(made)
     display.say(f"{results['environment']['seconds']:.0f} s in all; see {out / 'report.html'}")
     return results
 
@@ -135,9 +147,17 @@ def _one_run(trainer, seed, display, path):
     return trainer.run(seed, lambda *done: display.epoch(f"{name} seed {seed}", *done), path)
 
 
+def _said(run):
+    return (
+        f"{run['method']} seed {run['seed']}: test accuracy {run['test']['accuracy']:.2%}, "
+        f"nll {run['test']['nll']:.3f}, corrupted {run['corruption_accuracy']:.2%}, "
+        f"{run['seconds']:.1f} s"
+    )
+
+
 def _timing(out, settings, trainers, display):
     path = out / "timing.json"
-    timing = store.read_json(path, "batch_size", "methods")
+    timing = store.read_json(path, _TIMING)
     if timing is None or set(timing["methods"]) != set(settings.methods):
         from keras_swapout.study.pilot.timing import measure_times
 
@@ -151,6 +171,8 @@ def _timing(out, settings, trainers, display):
 
 def record(settings: Settings) -> dict[str, Any]:
     """What settings.json holds: all that a run's result depends on."""
+    import keras
+
     return {
         **dataclasses.asdict(settings),
         "methods": list(settings.methods),
@@ -160,47 +182,6 @@ def record(settings: Settings) -> dict[str, Any]:
         "backend": keras.backend.backend(),
         "version": __version__,
     }
-
-
-def check_record(
-    out: Path,
-    recorded: dict[str, Any],
-    kept: str = "runs/*.json",
-    grow: Sequence[str] = ("seeds", "methods"),
-) -> None:
-    """Whether what `out` holds was made with these settings.
-
-    Args:
-        out: the folder.
-        recorded: what its settings.json would hold; without the data's checksum, that is not
-            compared.
-        kept: pattern of the files that were made.
-        grow: as for `keras_swapout.study.pilot.settings.check_unchanged`.
-
-    Raises:
-        ValueError: other settings, or none to be read.
-    """
-    old = store.read_json(out / "settings.json", "data", *grow)
-    if old is None:
-        if any(out.glob(kept)):
-            raise ValueError(
-                "Argument `out` holds results, but no readable settings.json to say how they were "
-                f"made. Received: out={str(out)!r}"
-            )
-        return
-    if "data_checksum" not in recorded:
-        old.pop("data_checksum", None)
-    options.check_unchanged(old, recorded, grow)
-
-
-def check_packages(names: Iterable[str], *extras: str) -> None:
-    """Raises an ImportError that says what to install, if one of the packages is missing."""
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"Missing package(s): {', '.join(missing)}. Install them with: "
-            f'pip install "keras-swapout[{",".join(extras)}]"'
-        )
 
 
 def _row(run):

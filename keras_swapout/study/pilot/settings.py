@@ -7,14 +7,13 @@ import json
 import numbers
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_swapout.arguments import checked_count
 from keras_swapout.study.pilot.methods import ALPHA, METHODS, REFERENCE, find
+from keras_swapout.study.shapes import many, number, text
 
 #: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
 MOMENTUM = 0.9
@@ -37,6 +36,9 @@ OPTIONS = (
     "corruption_images",
     "samples",
 )
+
+#: Of those in a file that are no numbers.
+_SHAPES = {"data": text, "model": text, "methods": many(text), "samples": many(number)}
 
 _PAPER = {
     "model": "resnet20v2",
@@ -141,9 +143,6 @@ def make_settings(
         "image_size": image_size,
         "jit_compile": jit_compile,
     }
-    if jit_compile is None and keras.backend.backend() != "tensorflow":
-        # JAX has to compile, and torch is slow to; only TensorFlow leaves a choice.
-        given["jit_compile"] = keras.backend.backend() == "jax"
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = Settings(
         data=str(data),
@@ -155,6 +154,13 @@ def make_settings(
         **{**_PAPER, **DEFAULTS.get(str(data), {}), **chosen},
     )
     _check(settings)
+    if jit_compile is None:
+        import keras  # takes seconds, which a value to be refused should not
+
+        backend = keras.backend.backend()
+        if backend != "tensorflow":
+            # JAX has to compile, and torch is slow to; only TensorFlow leaves a choice.
+            settings = dataclasses.replace(settings, jit_compile=backend == "jax")
     return settings
 
 
@@ -169,13 +175,17 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))["pilot"]
-        unknown = set(found) - set(OPTIONS)
-    except (ValueError, TypeError, KeyError):
-        unknown = {"no settings of a pilot"}
-    if unknown:
+        wrong = [
+            name
+            for name, value in found.items()
+            if name not in OPTIONS or not _SHAPES.get(name, number)(value)
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        wrong = ["no settings of a pilot"]
+    if wrong:
         raise ValueError(
             "Argument `settings` must be a best.json of keras-swapout tune. "
-            f"Received: {str(path)!r}, which has {', '.join(sorted(unknown))}"
+            f"Received: {str(path)!r}, which has {', '.join(sorted(wrong))}"
         )
     return found
 
@@ -198,47 +208,6 @@ def model_version(model: str) -> tuple[int, int]:
             f"resnet8v2, resnet14v2, resnet20v1, ... Received: model={model!r}"
         )
     return int(match[1]), int(match[2])
-
-
-def check_unchanged(
-    old: dict[str, Any], new: dict[str, Any], grow: Sequence[str] = ("seeds", "methods")
-) -> None:
-    """Whether runs made under the settings `old` belong to a pilot with the settings `new`.
-
-    Args:
-        old, new: the contents of settings.json.
-        grow: counts and lists that may grow, since no finished run becomes wrong by that; anything
-            else must be as it was.
-
-    Raises:
-        ValueError: they differ otherwise; the message names each difference.
-
-    Example:
-
-    >>> check_unchanged({"seeds": 2, "width": 1}, {"seeds": 3, "width": 1})
-    >>> check_unchanged({"seeds": 2, "width": 1}, {"seeds": 2, "width": 4})
-    Traceback (most recent call last):
-        ...
-    ValueError: Argument `out` holds runs made with other settings: width was 1 and is now 4. ...
-    """
-    changed = [
-        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
-        for name in {**old, **new}
-        if not (
-            new.get(name) == old.get(name) or (name in grow and _grown(old.get(name), new[name]))
-        )
-    ]
-    if changed:
-        raise ValueError(
-            f"Argument `out` holds runs made with other settings: {'; '.join(changed)}. Choose "
-            f"another --out or the old settings (only {' and '.join(grow)} may grow)."
-        )
-
-
-def _grown(old, new):
-    if isinstance(old, list):
-        return set(new) >= set(old)
-    return isinstance(old, int) and new >= old
 
 
 def _methods(names, family, alphas):

@@ -19,13 +19,16 @@ from keras_swapout.study import store
 from keras_swapout.study.measuring import scores
 from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
 from keras_swapout.study.pilot.data import PilotData
+from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.methods import Method
+from keras_swapout.study.pilot.runs import HISTORY
 from keras_swapout.study.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
+from keras_swapout.study.shapes import holds, number
 from keras_swapout.submodels.fork import stochastic_layers
 from keras_swapout.tuning.restart import start_as
 
-SAMPLED_IMAGES = 2000  # of the test set, at most, are predicted by sub-models: dozens of passes
 TIMED_IMAGES = 256
+TRAINED = holds(seconds=number, history=HISTORY)
 #: Called after each epoch with (epochs done, training loss, validation accuracy).
 OnEpoch = Callable[[int, float, float], None]
 
@@ -84,17 +87,15 @@ class Trainer:
         Raises:
             ValueError: the loss is not finite any more.
         """
-        trained = store.read_json(path.with_suffix(".json"), "seconds", "history") if path else None
+        trained = self._kept(path) if path else None
         if trained is None:
             start = time.perf_counter()
             history = self.train(seed, on_epoch)
             trained = {"seconds": time.perf_counter() - start, "history": history}
             if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self.deployed.save(path)
-                store.write_json(path.with_suffix(".json"), trained)  # last: the model is whole
-        else:
-            self.deployed.load_weights(path)
+                with store.written(path) as temporary:
+                    self.deployed.save(temporary)
+                store.write_json(path.with_suffix(".json"), trained)  # last: the model is there
         return {
             "method": self.method.name,
             "seed": seed,
@@ -104,6 +105,17 @@ class Trainer:
             **self.evaluate(),
             "history": trained["history"],
         }
+
+    def _kept(self, path):
+        """What is known of a trained network, which is loaded; None where it has to be trained."""
+        trained = store.read_json(path.with_suffix(".json"), TRAINED)
+        if trained is not None:
+            try:
+                self.deployed.load_weights(path)
+            except Exception:  # whatever zip, HDF5 and Keras make of a damaged file
+                store.warn_broken(path)
+                return None
+        return trained
 
     def train(self, seed: int, on_epoch: OnEpoch | None = None) -> dict[str, list[float]]:
         """Trains from scratch. Arguments and errors are those of `run`.
@@ -266,7 +278,7 @@ class _Curves(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise ValueError(
                 f"The loss of {self.trainer.method.name} with seed {self.seed} is not finite after "
-                f"epoch {epoch + 1}. Try a lower --learning-rate."
+                f"epoch {epoch + 1}. Try a lower `learning_rate`."
             )
         images, labels = self.trainer.data.validation
         logits = self.trainer.logits(images)

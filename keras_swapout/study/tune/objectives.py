@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from keras_swapout.study.measuring.measure import Measure
-from keras_swapout.study.pilot.agreement import CONSISTENCY
-from keras_swapout.study.pilot.measures import MEASURES
+from keras_swapout.study.pilot.measures import CONSISTENCY, MEASURES
 
 
 def _on_validation(measure: Measure) -> Measure:

@@ -12,12 +12,16 @@ from typing import Any
 
 from keras_swapout.study import store
 from keras_swapout.study.hardware import environment
+from keras_swapout.study.packages import TUNE, check_packages
 from keras_swapout.study.pilot.methods import METHODS, REFERENCE
-from keras_swapout.study.pilot.run import PACKAGES, check_packages, check_record, record, run_pilot
+from keras_swapout.study.pilot.run import record, run_pilot
 from keras_swapout.study.pilot.settings import OPTIONS
+from keras_swapout.study.shapes import each, holds, many, maybe, number, text
 from keras_swapout.study.tune.settings import TuneSettings
 
 GROW = ("trials", "seeds")  # no finished trial becomes wrong by that
+_FOLDERS = ("search",)
+_DEFAULT = holds(values=each(maybe(number)), measures=each(maybe(number)))
 
 
 def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] | None:
@@ -41,8 +45,8 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
         The contents of results.json; None of a worker.
 
     Raises:
-        ValueError: as `keras_swapout.study.pilot.run_pilot`; no trial was completed. ImportError: a
-            package is missing.
+        ValueError, OSError: as `keras_swapout.study.pilot.run_pilot`; no trial was completed.
+        ImportError: a package is missing.
 
     Example::
 
@@ -50,16 +54,13 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
     """
     start = time.perf_counter()
     out = Path(out)
-    # KerasTuner imports tensorboard without asking for it.
-    check_packages((*PACKAGES.split(), "keras_tuner", "tensorboard"), "pilot", "tuner")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"Argument `out` must be a folder, not a file. Received: out={str(out)!r}")
+    check_packages(TUNE, settings.pilot.data)
     recorded = _record(settings)
-    check_record(out, recorded, "search/*", GROW)
+    store.check(out, recorded, _FOLDERS, GROW)
 
     # Not before the cheap checks: these import what takes seconds.
     from keras_swapout.study.pilot.data import PilotData
-    from keras_swapout.study.tune import report, search
+    from keras_swapout.study.tune import search
 
     part = search.role()
     data = PilotData(settings.pilot)
@@ -67,10 +68,15 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
     if part == "worker":
         _work(settings, trials)
         return None
-
     recorded["data_checksum"] = data.checksum()
-    check_record(out, recorded, "search/*", GROW)
-    store.write_json(out / "settings.json", recorded)
+    with store.claimed(out, recorded, _FOLDERS, GROW):
+        return _run(settings, recorded, trials, out, part, start)
+
+
+def _run(settings, recorded, trials, out, part, start):
+    from keras_swapout.study.report import page
+    from keras_swapout.study.tune import report, search
+
     rows, default, before = _search(settings, trials, out, part)
     best = _best(rows, settings)
     tuned = search.method_of(best["values"], settings)
@@ -78,13 +84,13 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
         settings.pilot, methods=tuple(dict.fromkeys((REFERENCE, settings.method, tuned.name)))
     )
     _write_best(out, final, best)
-    confirmation = None if settings.search_only else run_pilot(final, out / "pilot")
+    confirmation = None if settings.search_only else run_pilot(_more(final, out), out / "pilot")
 
     method, measure = METHODS[settings.method], settings.measure
     results = {
         "settings": recorded,
         "environment": environment(before + time.perf_counter() - start),
-        "data": data.describe(),
+        "data": trials.data.describe(),
         "objective": {
             **{key: getattr(measure, key) for key in ("name", "title", "unit", "digits")},
             "direction": settings.direction,
@@ -101,8 +107,9 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
     }
     store.write_json(out / "results.json", results)
     analysis = report.analyse(results)
-    report.write_report(results, analysis, out)
-    report.print_summary(results, analysis)
+    made = report.make_page(results, analysis)
+    page.write(made, out)
+    page.show(made)
     print(f"See {out / 'report.html'}; to use it: keras-swapout pilot --settings {out}/best.json")
     return results
 
@@ -170,7 +177,7 @@ def _default(out, settings, trials):
     """The method untuned, measured as a trial is."""
     from keras_swapout.study.tune import search
 
-    found = store.read_json(out / "default.json", "values", "measures")
+    found = store.read_json(out / "default.json", _DEFAULT)
     if found is None:
         measures = trials(METHODS[settings.method])
         values = {p["name"]: p["default"] for p in search.parameters(settings)}
@@ -185,6 +192,13 @@ def _best(rows, settings):
         raise ValueError(f"No trial was completed. The last said: {rows[-1]['message']}")
     pick = max if settings.direction == "max" else min
     return pick(complete, key=lambda row: row["measures"][settings.objective])
+
+
+def _more(final, out):
+    """The final runs, with those of what was the best before there were more trials."""
+    before = store.read(out / "pilot" / store.SETTINGS, holds(methods=many(text)))
+    methods = [*(before["methods"] if before else ()), *final.methods]
+    return dataclasses.replace(final, methods=tuple(dict.fromkeys(methods)))
 
 
 def _write_best(out, final, best):

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import json
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_swapout.study import store
 from keras_swapout.study.measuring import scores
 from keras_swapout.study.pilot.data import PilotData
 from keras_swapout.study.pilot.methods import METHODS, Method
 from keras_swapout.study.pilot.training import OnEpoch, Trainer
+from keras_swapout.study.shapes import each, holds, many, maybe, number, text
 from keras_swapout.study.tune import space
 from keras_swapout.study.tune.objectives import CONSISTENT, OBJECTIVES
 from keras_swapout.study.tune.settings import TuneSettings
@@ -36,6 +41,17 @@ _TUNERS = {
     "grid": (keras_tuner.GridSearch, {}),
 }
 _SECONDS = "seconds"  # what a trial reports beside its measures
+_ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+#: KerasTuner's file of a search, and what is needed of it.
+_STATE = "oracle.json"
+_SEARCH = holds(
+    start_order=many(text),
+    end_order=many(text),
+    tried_so_far=many(text),
+    id_to_hash=each(maybe(text)),
+    seed=number,
+    seed_state=number,
+)
 
 
 def role() -> str:
@@ -106,15 +122,9 @@ def make_tuner(settings: TuneSettings, trials: Trials, folder: Path) -> keras_tu
         folder: for KerasTuner's own files.
 
     Raises:
-        ValueError: the files in `folder` can't be read.
+        ValueError: `folder` holds trials, and nothing that can be read says of what search.
     """
     make, options = _TUNERS[settings.tuner]
-    hp = _declared(settings)
-    if (folder / "oracle.json").exists():
-        # A tuner looks for a file of its own name before it takes up a search; its contents are
-        # nothing. The search may be that of a chief, or have been stopped in its first trial.
-        name = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
-        store.write_text(folder / f"{name}.json", "{}")
 
     class Tuner(make):
         def run_trial(self, trial, *args, **kwargs):
@@ -122,43 +132,131 @@ def make_tuner(settings: TuneSettings, trials: Trials, folder: Path) -> keras_tu
             found = trials(_chosen(trial.hyperparameters, settings))
             return {**found, _SECONDS: time.perf_counter() - start}
 
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from ..."
-            tuner = Tuner(
-                objective=keras_tuner.Objective(settings.objective, settings.direction),
-                max_trials=settings.trials,
-                hyperparameters=hp,
-                seed=1,
-                directory=str(folder.parent),
-                project_name=folder.name,
-                **options,
-            )
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"Argument `out` holds a search that KerasTuner can't read: {error}. What has been "
-            f"finished is in trials.csv. Delete {folder} to search anew, or choose another --out."
-        ) from error
-    with contextlib.suppress(AttributeError):  # a worker's has none
+        # KerasTuner takes up a search only under the name that it was made with, and fails where a
+        # single trial can't be read. `_take_up` does it instead; a tuner itself has no state.
+        def reload(self):
+            pass
+
+        def save(self):
+            pass
+
+    with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from ..."
+        tuner = Tuner(
+            objective=keras_tuner.Objective(settings.objective, settings.direction),
+            max_trials=settings.trials,
+            hyperparameters=_declared(settings),
+            seed=1,
+            directory=str(folder.parent),
+            project_name=folder.name,
+            **options,
+        )
+    if role() != "worker":  # which has only a proxy of the chief's oracle
         tuner.oracle.verbose = 0
+        if settings.tuner == "grid":
+            tuner.oracle.populate_space = lambda name: _next_of_grid(tuner.oracle)
+        _take_up(tuner.oracle, folder, settings)
     return tuner
 
 
 def keep_safe(tuner: keras_tuner.Tuner, finished: Callable[[str], None]) -> None:
-    """Has a tuner write its state whole or not at all, and tell of each trial that has ended.
+    """Has a tuner write its files whole or not at all, and tell of each trial that has ended.
 
     Args:
         tuner: of a process that is no worker.
         finished: called with the trial's identifier, whoever ran it.
     """
-    oracle, path = tuner.oracle, Path(tuner.project_dir) / "oracle.json"
+    oracle, folder = tuner.oracle, Path(tuner.project_dir)
     end_trial = oracle.end_trial
 
     def end(trial):
         end_trial(trial)
         finished(trial.trial_id)
 
-    oracle.save = lambda: store.write_json(path, oracle.get_state())
+    def save_trial(trial):
+        # What is measured is kept once the trial has ended: not twice, if it is killed in between.
+        if trial.status in _ENDED or not trial.metrics.metrics:
+            store.write_text(_path(folder, trial.trial_id), json.dumps(trial.get_state()))
+
+    oracle.save = lambda: store.write_json(folder / _STATE, oracle.get_state())
+    oracle._save_trial = save_trial
     oracle.end_trial = end
+    oracle.save()
+
+
+def _take_up(oracle, folder, settings):
+    """Has an oracle go on with the search in a folder. A trial that can't be read is run again."""
+    found = store.read(folder / _STATE, _SEARCH)
+    if found is None:
+        if any(folder.glob("trial_*/trial.json")):
+            raise ValueError(
+                f"Argument `out` holds a search whose {_STATE} is missing or broken. What has been "
+                f"finished is in trials.csv. Delete {folder} to search anew, or choose another "
+                "`out`."
+            )
+        return
+    order = found["start_order"]
+    trials = {name: _read(_path(folder, name), name, settings) for name in order}
+    ended = [name for name in order if trials[name] and trials[name].status in _ENDED]
+    again = [name for name in order if name not in ended]
+    new = oracle.get_state()
+    state = {
+        **new,
+        **found,
+        **{name: new[name] for name in ("hyperparameters", "display", "ongoing_trials")},
+        "end_order": sorted(ended, key=[*found["end_order"], *ended].index),
+        "run_times": dict.fromkeys(ended, 1),
+        "retry_queue": again[::-1],  # from which the last is taken first
+    }
+    oracle.trials = {name: trials[name] for name in ended}
+    oracle.set_state(state)
+    for name in again:
+        if trials[name] is None:
+            warnings.warn(
+                f"{_path(folder, name)} is missing or broken: the trial is run again", stacklevel=2
+            )
+            values = oracle.populate_space(name).get("values")
+            trials[name] = _trial(name, values or _declared(settings).values, settings)
+    oracle.trials = trials
+
+
+def _read(path, name, settings):
+    """The trial in a file, or None if it is not there, not all there, or another one."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        values, status = state["hyperparameters"]["values"], state["status"]
+        trial = _trial(name, values, settings)
+        usable = state["trial_id"] == name and values.keys() == _declared(settings).values.keys()
+        if status in _ENDED:
+            trial.set_state({**state, "hyperparameters": trial.hyperparameters.get_config()})
+        else:
+            usable = usable and status == TrialStatus.RUNNING
+        measured = row(trial, settings)["measures"]
+        if status == TrialStatus.COMPLETED:
+            usable = usable and settings.objective in measured and number(trial.score)
+        return trial if usable and each(number)({**values, **measured}) else None
+    except Exception:  # what is wrong with it, KerasTuner says in many ways
+        return None
+
+
+def _trial(name, values, settings):
+    hp = _declared(settings)
+    hp.values = dict(values)
+    return Trial(hp, name)
+
+
+def _next_of_grid(oracle):
+    """The first combination without a trial: KerasTuner's own grid can't be taken up again."""
+    tried = [trial.hyperparameters.values for trial in oracle.trials.values()]
+    grid = {p.name: dict.fromkeys([p.default, *p.values]) for p in oracle.hyperparameters.space}
+    for combination in itertools.product(*grid.values()):
+        values = dict(zip(grid, combination, strict=True))
+        if values not in tried:
+            return {"status": TrialStatus.RUNNING, "values": values}
+    return {"status": TrialStatus.STOPPED}
+
+
+def _path(folder, name):
+    return folder / f"trial_{name}" / "trial.json"
 
 
 def row(trial: Any, settings: TuneSettings) -> dict[str, Any]:

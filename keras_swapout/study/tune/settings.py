@@ -12,7 +12,8 @@ from keras_swapout.study.pilot.methods import METHODS
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.pilot.settings import make_settings as pilot_settings
 from keras_swapout.study.tune.objectives import OBJECTIVES
-from keras_swapout.study.tune.space import APART, KINDS, STEPS, ranges_of
+from keras_swapout.study.tune.space import APART, STEPS, ranges_of
+from keras_swapout.tuning.spaces import KINDS
 
 TUNERS = ("bayesian", "random", "grid")
 #: What can be tuned: the methods whose numbers are variables of the training step.

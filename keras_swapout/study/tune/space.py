@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_swapout.study.pilot.methods import LIMITS, SYMBOLS, Method, check
+from keras_swapout.tuning import spaces
 
-KINDS = ("linear", "constant", "stage")
 STEPS = 0.1  # of a grid
 STAGES = 3  # the pilot's networks have as many
 #: (low, high) of what is no keep probability.
@@ -67,19 +67,17 @@ def chosen(
         schedule: "linear", "constant" or "stage".
         step: distance of the probabilities to try, or None for any.
     """
-    from keras_swapout import tuning
-
     values = {}
     for name, (low, high) in ranges.items():
         if name == "rate":
-            values[name] = tuning.drop_rate(hp, name, (low, high), step)
+            values[name] = spaces.drop_rate(hp, name, (low, high), step)
         elif name == "block_size":
             values[name] = hp.Float(name, low, high, step=BLOCK_STEP)
         elif name == "alpha":
-            values[name] = tuning.alpha(hp, name, (low, high))
+            values[name] = spaces.alpha(hp, name, (low, high))
         else:
             blocks = {"linear": 2, "constant": 1, "stage": STAGES}[schedule]
-            thetas = tuning.theta_schedule(
+            thetas = spaces.theta_schedule(
                 hp, blocks, name, schedule, (low, high), stages=STAGES, step=step
             )
             values[name] = tuple(map(rounded, thetas)) if blocks > 1 else thetas[0]

@@ -1,0 +1,61 @@
+"""The finished runs of a pilot: where they are kept, and what one has to hold."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from keras_swapout.study import store
+from keras_swapout.study.measuring import scores
+from keras_swapout.study.shapes import Shape, both, each, holds, many, maybe, number, share, text
+
+#: Learning curves. R-Block has more of them.
+HISTORY = both(
+    each(many(number)),
+    holds(**dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), many(number))),
+)
+
+
+def run_shape() -> Shape:
+    """What `Trainer.run` returns."""
+    from keras_swapout.study.pilot import data
+
+    severities = holds(**{str(severity): share for severity in data.SEVERITIES})
+    way = both(scores.QUALITY, each(number), holds(seconds=number))
+    return holds(
+        method=text,
+        seed=number,
+        seconds=number,
+        epochs=number,
+        parameters=number,
+        test=scores.QUALITY,
+        validation=scores.QUALITY,
+        train=holds(accuracy=share, nll=number),
+        calibration=scores.CURVE,
+        corruption=holds(**dict.fromkeys(data.CORRUPTIONS, severities)),
+        corruption_accuracy=share,
+        consistency=each(maybe(number)),
+        inference=both(each(way), holds(deterministic=way)),
+        history=HISTORY,
+    )
+
+
+def run_path(out: Path, method: str, seed: int) -> Path:
+    """Where a finished run is kept."""
+    return out / "runs" / f"{method}-seed{seed}.json"
+
+
+def model_path(out: Path, method: str, seed: int) -> Path:
+    """Where a trained network is kept."""
+    return out / "models" / f"{method}-seed{seed}.keras"
+
+
+def read_run(out: Path, method: str, seed: int) -> dict[str, Any] | None:
+    """A finished run, or None."""
+    path = run_path(out, method, seed)
+    run = store.read_json(path, run_shape())
+    if run is not None and (run["method"], run["seed"]) != (method, seed):
+        warnings.warn(f"{path} holds another run and will be made again", stacklevel=2)
+        return None
+    return run
