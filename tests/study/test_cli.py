@@ -286,6 +286,7 @@ def test_a_message_can_not_write_on_the_screen(capsys, monkeypatch):
     assert said == "keras-swapout evaluate: \\x1b[2J classes b\\udce4d gr\u00fcn \u03b8\n"
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_warning_is_a_line(tmp_path, capsys, monkeypatch):
     path = tmp_path / "run.json"
     path.write_text("{")
