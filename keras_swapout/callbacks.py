@@ -6,7 +6,7 @@ import keras
 
 from keras_swapout.arguments import checked_number
 from keras_swapout.layers.base import RandomLayer
-from keras_swapout.submodels.fork import sublayers
+from keras_swapout.submodels.inside import sublayers
 
 __all__ = ["Ramp"]
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_swapout.submodels.fork import is_functional, sublayers
+from keras_swapout.submodels.inside import is_functional, sublayers
 from keras_swapout.submodels.sampling import put_back
 from keras_swapout.submodels.views import Views
 

@@ -10,7 +10,7 @@ import keras
 from keras import tree
 
 from keras_swapout.consistency.divergence import Head, two_way
-from keras_swapout.submodels.fork import is_functional, plain_view
+from keras_swapout.submodels.inside import is_functional, plain_view
 
 _BY_LOSS = {
     "categoricalcrossentropy": "softmax",

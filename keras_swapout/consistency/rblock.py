@@ -32,7 +32,8 @@ from keras_swapout.consistency.divergence import DIVERGENCES
 from keras_swapout.consistency.heads import activations, divergences, labels_of, per_output
 from keras_swapout.consistency.reduction import reduced
 from keras_swapout.layers.base import numbers_in
-from keras_swapout.submodels.fork import forked, is_functional, plain_view, stochastic_layers
+from keras_swapout.submodels.fork import forked, stochastic_layers
+from keras_swapout.submodels.inside import is_functional, plain_view
 from keras_swapout.submodels.views import SplitViews, Views, laid_out
 
 # Whether a training step is running. A context variable, as replicas take turns in threads.

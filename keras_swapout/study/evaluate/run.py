@@ -184,7 +184,8 @@ def _run(subjects, images, record, imports, out, guessed, start):
         "runs": runs,
         "comparison": compare.compare(rows, runs, _by_image(subjects, images, kept)),
     }
-    made = report.make_page(results, report.examples(images))
+    # The examples are corrupted anew, for the page alone.
+    made = report.make_page(results, None if out is None else report.examples(images))
     if out is not None:
         store.write_json(out / "results.json", results)
         store.write_csv(out / "results.csv", [_csv_row(run) for run in runs])

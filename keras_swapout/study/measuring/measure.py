@@ -51,6 +51,17 @@ class Measure:
             value = None if other is None else value - other
         return value
 
+    def on(self, images: float | None) -> Measure:
+        """The measure on that many images: of 2000 and more a share has another decimal.
+
+        Example:
+
+        >>> Measure("accuracy", "Accuracy", "accuracy", unit="%", digits=1).on(10_000).digits
+        2
+        """
+        fine = self.unit == "%" and images is not None and images >= 2000
+        return dataclasses.replace(self, digits=self.digits + 1) if fine else self
+
     def finer(self, difference: float | None) -> Measure:
         """The measure with so many digits that this difference is not shown as 0.0.
 

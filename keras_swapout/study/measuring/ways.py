@@ -11,7 +11,7 @@ import numpy as np
 from keras_swapout.consistency.divergence import Head
 from keras_swapout.inference import Prediction, Predictor
 from keras_swapout.inference.recalibration import Recalibrator, copied
-from keras_swapout.submodels.fork import sublayers
+from keras_swapout.submodels.inside import sublayers
 from keras_swapout.submodels.sampling import sampled_layers
 
 DETERMINISTIC, RECALIBRATED = "deterministic", "recalibrated"

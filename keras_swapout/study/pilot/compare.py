@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,9 +62,8 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
     """
     runs = _runs_by_method(results)
     size = at(results, "data.sizes.test")
-    fine = size is not None and size >= 2000
     measures = [
-        dataclasses.replace(measure, digits=measure.digits + (fine and measure.unit == "%"))
+        measure.on(size)
         for measure in MEASURES
         if any(measure.read(run) is not None for run in results["runs"])
     ]

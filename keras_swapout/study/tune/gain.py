@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from keras_swapout.study.measuring.comparison import (
@@ -74,8 +73,7 @@ def gain(results: Mapping[str, Any]) -> dict[str, Any] | None:
     if names["tuned"] == names["default"]:
         del present["default"]
     size = at(confirmation, "data.sizes.test")
-    fine = size is not None and size >= 2000
-    measures = [replace(m, digits=m.digits + (fine and m.unit == "%")) for m in COMPARED]
+    measures = [m.on(size) for m in COMPARED]
     values = {
         role: {
             measure.name: {
