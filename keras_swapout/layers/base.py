@@ -80,6 +80,8 @@ class RandomLayer(keras.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not keras.backend.is_float_dtype(self.compute_dtype):  # 1 / (1 - rate) would be lost
+            raise refusal(TypeError, "dtype", "a floating dtype or policy", kwargs["dtype"])
         self.adjustable = checked_flag(adjustable, "adjustable")
         self.data_format = one_of(
             keras.config.image_data_format() if data_format is None else data_format,

@@ -1,174 +1,203 @@
-"""Structured dropout, as functions of a tensor: whole cells of a grid, or the blocks of DropBlock.
+"""Dropout on one tensor, and what all layers with a drop rate share.
 
-A cell grid needs no pooling, no sorting and no stored mask: every position computes the index of
-the cell it falls in and compares that cell's word with a threshold, inside the kernel that
-multiplies. The result is linear in X, so the gradient is the same masks on the incoming gradient,
-drawn again from the key.
+`rate` is the probability of DROPPING, as in Keras. In the two views that `RBlock` compares, and in
+`fork`, masks are complementary, which those of Keras' own dropouts are not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
+import keras
 
-from keras_swapout import backend, random
-from keras_swapout.layers.merge import gate
-from keras_swapout.submodels.views import current
+from keras_swapout import random
+from keras_swapout.arguments import checked_flag, one_of
+from keras_swapout.layers.base import Probability, RandomLayer, one_number
+from keras_swapout.layers.cells import drop_units
+from keras_swapout.layers.merge import scaled
 
 
-def drop_cells(
-    x: Any, key: Any, rate: Any, blocks: Sequence[int | None], channel_axis: int = -1
-) -> Any:
-    """One draw of dropout on the cells of a grid.
+class RateLayer(RandomLayer):
+    """Dropout at a `rate`: the identity at inference, `drop` in training."""
 
-        Y = keep * X / (1 - rate),   keep = 0 on a cell with probability `rate`
+    rate = Probability(0)
+    ranks: tuple[float, float] = (2, math.inf)  # the least and the most axes of an input
 
-    For each sample the grid is shifted by a random offset along each axis, so that cell borders
-    fall anywhere; and as a cell is dropped with the same probability wherever it lies, every
-    position is dropped with probability `rate`, borders included. In views that are complements
-    (see `keras_swapout.fork`) the two grids are the same and the cells complementary: for
-    rate <= 0.5 no position is dropped in both.
+    def __init__(self, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._hold(one_number(rate, lambda n: 0 <= n < 1, "rate", "a number in [0, 1)"))
+
+    @property
+    def stochastic(self) -> bool:
+        return self.adjustable or random.threshold(self.rate) > 0
+
+    @property
+    def rate_in_force(self) -> Any:
+        """The drop rate: a number, or a scalar tensor."""
+        return self.adjusted[0] * self.ramp if self.adjustable else self.rate
+
+    @property
+    def overlap(self) -> float:
+        """Share of the units that both of two complementary views must drop."""
+        return max(0.0, 2 * self.rate - 1)
+
+    def _check(self, inputs: Any) -> None:
+        dtype = getattr(inputs, "dtype", None)
+        if dtype is None or not keras.backend.is_float_dtype(dtype):
+            received = type(inputs) if dtype is None else keras.backend.standardize_dtype(dtype)
+            raise TypeError(
+                f"Argument `inputs` of layer {self.name!r} must be a tensor of floating dtype. "
+                f"Received: {received}"
+            )
+        least, most = self.ranks
+        if not least <= len(inputs.shape) <= most:
+            rank = f"{least}" if least == most else f">= {least}"
+            raise ValueError(
+                f"Argument `inputs` of layer {self.name!r} must have rank {rank}. "
+                f"Received: shape {tuple(inputs.shape)}"
+            )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training or not self.stochastic:
+            return inputs
+        with self._drawing() as key:
+            return self.drop(inputs, key)
+
+    def drop(self, x: Any, key: Any) -> Any:
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return tuple(input_shape)
+
+
+@keras.saving.register_keras_serializable("keras_swapout")
+class Dropout(RateLayer):
+    """Dropout of units, channels or samples; `rate` is the probability of DROPPING.
+
+    It takes the place of `keras.layers.Dropout` and, with granularity "channel", of
+    `keras.layers.SpatialDropout1D`, `2D` and `3D`: the rate and inference are the same. Masks are
+    the same on every backend, complementary in the two views that `RBlock` compares, and are not
+    stored.
+
+        training:   Y = keep * X / (1 - rate),   one keep ~ Bernoulli(1 - rate) for each unit, for
+                    each channel of a sample, or for each sample
+        inference:  Y = X
 
     Args:
-        x: a tensor (N, ...) of floating dtype.
-        key: two words from `keras_swapout.random.key`.
-        rate: DROP probability, in [0, 1): a float or a scalar tensor.
-        blocks: for each axis after the batch the length of a cell, an int >= 1, or None: one cell
-            from end to end.
-        channel_axis: 1 or -1; both draw the same cells.
+        rate: probability of DROPPING, in [0, 1). For rate <= 0.5 the two views of a sample never
+            drop the same unit; above, they must share 2 rate - 1 of them.
+        granularity: what shares one draw. "unit": nothing, every unit draws its own. "channel": a
+            channel of a sample, at all its positions. "sample": a sample. (In the place of Keras'
+            `noise_shape`.)
+        data_format: "channels_last" or "channels_first", for granularity "channel"; default
+            `keras.config.image_data_format()`.
+        adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
+            and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
+            then has two weights.
+        seed: an int in [0, 2**31), or None for a random one. The place in the sequence of masks is
+            kept in `.keras` and `.weights.h5` files, not in legacy `.h5` files.
 
-    Returns:
-        Y, of the shape and dtype of `x`.
+    Call with a tensor (batch, ...) of rank >= 1 and floating dtype.
+
+    Raises:
+        TypeError: an argument has the wrong type, or the input no floating dtype. ValueError: an
+            argument is out of range; the input has no batch axis.
 
     Example:
 
-    >>> y = drop_cells(ops.ones((1, 9, 1)), [5, 0], 0.5, (3, None))
-    >>> ops.convert_to_numpy(y).astype(int).ravel().tolist()
-    [2, 2, 0, 0, 0, 2, 2, 2, 0]
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> layer = ks.layers.Dropout(0.5, seed=5)
+    >>> y = layer(np.ones((2, 6), "float32"), training=True)
+    >>> keras.ops.convert_to_numpy(y).astype(int).tolist()
+    [[0, 2, 0, 2, 0, 2], [0, 0, 2, 2, 2, 0]]
+
+    Source: Srivastava et al., "Dropout: A simple way to prevent neural networks from overfitting",
+    JMLR 2014, section 4; as everywhere today, training divides by 1 - rate where the paper
+    multiplies at inference. For channels: Tompson et al., "Efficient object localization using
+    convolutional networks", CVPR 2015, section 3.2. The rate is met to within 2**-17.
     """
-    batch = current()
-    first = batch.first(ops.shape(x)[0])
-    limit = random.threshold(rate)
-    place = (key, random.replica_offset(first), first, limit, 1 / (1 - rate))
-    static = {
-        "blocks": tuple(blocks),
-        "channel_axis": channel_axis,
-        "views": batch.count,
-        "complementary": batch.complementary,
-    }
 
-    @ops.custom_gradient
-    def draw(x):
-        def grad(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
-            return _drop(upstream, *place, **static)
+    arguments = ("rate", "granularity")
+    ranks = (1, math.inf)
 
-        return _drop(backend.untaped(x), *place, **static), grad
+    def __init__(
+        self, rate: float, granularity: str = "unit", seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.granularity = one_of(granularity, ("unit", "channel", "sample"), "granularity")
 
-    return draw(x)
+    def drop(self, x: Any, key: Any) -> Any:
+        return drop_units(x, key, self.rate_in_force, self.granularity, self.channel_axis)
 
 
-def _drop_body(x, key, offset, first, limit, scale, *, blocks, channel_axis, views, complementary):
-    shape = ops.shape(x)
-    rows = random.rows(shape[0], first, offset, views, complementary)
-    # Of a sample's words the first few shift the grid; the others belong to its cells.
-    shifts = sum(block is not None and block > 1 for block in blocks)
-    cells = [
-        1 if block is None else (n + block - 2) // block + 1
-        for n, block in zip(shape[1:], blocks, strict=True)
-    ]
-    stride = shifts + math.prod(cells)
-    unflipped = rows._replace(flip=None)  # the grid of a sample is the same in all its views
-    used, index = 0, ops.zeros((1,) * len(shape), "uint32")
-    axes = list(range(1, len(shape)))
-    axes.append(axes.pop(channel_axis - 1 if channel_axis > 0 else -1))  # the channels last
-    for axis in axes:
-        n, block, count = shape[axis], blocks[axis - 1], cells[axis - 1]
-        index = index * ops.cast(count, index.dtype)
-        if block is None:
-            continue
-        along = [1] * len(shape)
-        along[axis] = -1
-        position = ops.reshape(ops.cast(ops.arange(n), "uint32"), along)
-        if block > 1:
-            place = ops.full((1,) * len(shape), used, "uint32")
-            shift = random.words_at(key, unflipped, place, stride)
-            size = ops.cast(block, shift.dtype)
-            position = (position + shift % size) // size
-            used += 1
-        index = index + position
-    words = random.words_at(key, rows, index + ops.cast(shifts, index.dtype), stride)
-    low, _ = random.halves(words)
-    return gate(ops.greater_equal(low, ops.cast(limit, low.dtype)), x, scale)
+@keras.saving.register_keras_serializable("keras_swapout")
+class DropPath(RateLayer):
+    """Drops the branch of a residual block, whole; `rate` is the probability of DROPPING it.
 
+    It goes around the branch, before the addition: `x + ks.layers.DropPath(0.1)(f(x))`.
 
-_drop = backend.fused(_drop_body)
+        training:   Y = keep * F(X) / (1 - rate),   one keep ~ Bernoulli(1 - rate) for each sample,
+                    or for the whole batch
+        inference:  Y = F(X)
 
-
-def drop_block(
-    x: Any, key: Any, rate: Any, block_size: tuple[int, int], channel_axis: int = -1
-) -> Any:
-    """One draw of the published DropBlock.
-
-        Y = keep * X * (units / units kept),   keep = 0 in blocks around Bernoulli(gamma) centres,
-        gamma = rate / (b_h b_w) * H W / ((H - b_h + 1) (W - b_w + 1))
-
-    Blocks lie inside the map and may overlap; each channel of a sample draws its own. The units are
-    counted in the whole batch, that of all replicas.
+    With `rescale=False`, Y = keep * F(X) in training and (1 - rate) F(X) at inference. A merge has
+    the same distribution, with the addition in one: `StochasticDepth(1 - rate, granularity,
+    rescale=rescale)`.
 
     Args:
-        x: a tensor (N, H, W, C), or (N, C, H, W) with `channel_axis=1`, of floating dtype.
-        key: two words from `keras_swapout.random.key`.
-        rate: the DROP rate that gamma aims at, in [0, 1): a float or a scalar tensor.
-        block_size: (b_h, b_w), ints >= 1; a block larger than the map is the whole map.
-        channel_axis: 1 or -1.
+        rate: probability of DROPPING the branch, in [0, 1). For rate <= 0.5 the two views of a
+            sample never drop it both; above, they must with probability 2 rate - 1.
+        granularity: "sample", one draw for each sample; "batch", one for the whole batch.
+        rescale: divide what is kept by 1 - rate in training; otherwise inference multiplies by it.
+        data_format: "channels_last", "channels_first" or None; makes no difference here.
+        adjustable: whether the rate is a non-trainable variable, so that `layer.adjust(rate=0.1)`
+            and `keras_swapout.callbacks.Ramp` change it without compiling anything again. The layer
+            then has two weights.
+        seed: an int in [0, 2**31), or None for a random one. The place in the sequence of masks is
+            kept in `.keras` and `.weights.h5` files, not in legacy `.h5` files.
 
-    Returns:
-        Y, of the shape and dtype of `x`; zeros where everything was dropped.
+    Call with a tensor (batch, ...) of rank >= 1 and floating dtype.
+
+    Raises:
+        TypeError: an argument has the wrong type, or the input no floating dtype. ValueError: an
+            argument is out of range; the input has no batch axis.
 
     Example:
 
-    >>> y = drop_block(ops.ones((1, 4, 4, 1)), [3, 0], 0.3, (3, 3))
-    >>> ops.convert_to_numpy(y > 0).astype(int)[0, ..., 0].tolist()
-    [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 1]]
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> layer = ks.layers.DropPath(0.5, seed=3)
+    >>> y = layer(np.ones((6, 2), "float32"), training=True)
+    >>> keras.ops.convert_to_numpy(y).astype(int).tolist()
+    [[2, 2], [0, 0], [0, 0], [2, 2], [0, 0], [2, 2]]
 
-    Source: Ghiasi, Lin, Le, "DropBlock", NeurIPS 2018, algorithm 1.
+    Source: Huang et al., "Deep networks with stochastic depth", ECCV 2016, section 3, which draws
+    for the whole batch and does not rescale. One draw for each sample, rescaled, is what is called
+    DropPath since (timm, `drop_path`), after Larsson et al., "FractalNet", ICLR 2017, section 3.1,
+    whose paths are dropped at a join that keeps one at least; ours are residual. The branch is
+    computed also where it is dropped. The rate is met to within 2**-17.
     """
-    first = channel_axis == 1
-    shape = ops.shape(x)
-    samples, channels = shape[0], shape[channel_axis]
-    sides = shape[2:4] if first else shape[1:3]
-    blocks, sides = zip(*map(_fitted, block_size, sides), strict=True)
-    # A block is known by its first corner: there is one place for each way it can lie in the map.
-    corners = [side - block + 1 for side, block in zip(sides, blocks, strict=True)]
-    area, places = (ops.cast(a * b, "float32") for a, b in (sides, corners))
-    gamma = rate / math.prod(blocks) * area / places
-    limit = ops.minimum(gamma * 2.0**32, 2.0**32 - 256)  # the largest float32 that is a word
-    rows = random.rows(samples, samples, random.replica_offset(samples))
-    words = random.sample_words(key, rows, (*corners, channels))
-    chosen = ops.less(words, ops.cast(limit, words.dtype))
-    edges = [(block - 1, block - 1) for block in blocks]
-    padded = ops.pad(ops.cast(chosen, x.dtype), [(0, 0), *edges, (0, 0)])
-    dropped = ops.max_pool(padded, tuple(blocks), 1, "valid", data_format="channels_last")
-    dropped = ops.transpose(dropped, (0, 3, 1, 2)) if first else dropped
-    if not all(isinstance(side, int) for side in sides):
-        dropped = dropped[tuple(slice(n) for n in shape)]
-    keep = ops.equal(dropped, 0)
-    kept = ops.sum(ops.cast(keep, "float32"))
-    units = ops.cast(ops.size(keep), "float32")
-    units, kept = backend.total([units, kept])
-    return gate(keep, x, backend.untaped(units / ops.maximum(kept, 1)))
 
+    arguments = ("rate", "granularity", "rescale")
+    ranks = (1, math.inf)
 
-def _fitted(block, side):
-    """A block and a side that it fits in, with the same gamma as the map has.
+    def __init__(
+        self,
+        rate: float,
+        granularity: str = "sample",
+        rescale: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.granularity = one_of(granularity, ("sample", "batch"), "granularity")
+        self.rescale = checked_flag(rescale, "rescale")
 
-    A block larger than the map is the whole map. Where the side of the map is not known yet, the
-    block can't be made smaller; then the map is taken to be as large as the block, and cut off.
-    """
-    if isinstance(side, int):
-        return min(block, side), side
-    return block, ops.maximum(side, block)
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training or self.rescale:
+            return super().call(inputs, training=training)
+        return scaled(inputs, 1 - self.rate_in_force)
+
+    def drop(self, x: Any, key: Any) -> Any:
+        rate, axis = self.rate_in_force, self.channel_axis
+        return drop_units(x, key, rate, self.granularity, axis, self.rescale)

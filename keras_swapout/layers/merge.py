@@ -104,6 +104,13 @@ def _keep(x, key, offset, first, limits, coupling, field, views, complementary):
     return keep_1, ops.less(high, limits[1])
 
 
+def scaled(x: Any, weight: Any) -> Any:
+    """weight * x, without a multiplication by the number 1.0; `weight` may be a float32 tensor."""
+    if isinstance(weight, float):
+        return x if weight == 1.0 else ops.multiply(x, weight)
+    return ops.multiply(x, ops.cast(weight, x.dtype))
+
+
 def gate(keep: Any, x: Any, scale: Any) -> Any:
     """scale * x where `keep`, else 0: a selection, as a product would make NaN of infinity."""
     return ops.where(_of_full_shape(keep, x), x * ops.cast(scale, x.dtype), ops.zeros((), x.dtype))

@@ -13,67 +13,13 @@ from typing import Any
 
 import keras
 
-from keras_swapout import random
 from keras_swapout.arguments import checked_flag, is_int, refusal
-from keras_swapout.layers.base import Probability, RandomLayer, one_number
-from keras_swapout.layers.drop import drop_block, drop_cells
-
-
-class _Dropout(RandomLayer):
-    """Dropout at a `rate`: the identity at inference, `drop` in training."""
-
-    rate = Probability(0)
-    ranks: tuple[float, float] = (2, math.inf)  # the least and the most axes of an input
-
-    def __init__(self, rate: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._hold(one_number(rate, lambda n: 0 <= n < 1, "rate", "a number in [0, 1)"))
-
-    @property
-    def stochastic(self) -> bool:
-        return self.adjustable or random.threshold(self.rate) > 0
-
-    @property
-    def rate_in_force(self) -> Any:
-        """The drop rate: a number, or a scalar tensor."""
-        return self.adjusted[0] * self.ramp if self.adjustable else self.rate
-
-    @property
-    def overlap(self) -> float:
-        """Share of the units that both of two complementary views must drop."""
-        return max(0.0, 2 * self.rate - 1)
-
-    def _check(self, inputs: Any) -> None:
-        dtype = getattr(inputs, "dtype", None)
-        if dtype is None or not keras.backend.is_float_dtype(dtype):
-            received = type(inputs) if dtype is None else keras.backend.standardize_dtype(dtype)
-            raise TypeError(
-                f"Argument `inputs` of layer {self.name!r} must be a tensor of floating dtype. "
-                f"Received: {received}"
-            )
-        least, most = self.ranks
-        if not least <= len(inputs.shape) <= most:
-            rank = f"{least}" if least == most else f">= {least}"
-            raise ValueError(
-                f"Argument `inputs` of layer {self.name!r} must have rank {rank}. "
-                f"Received: shape {tuple(inputs.shape)}"
-            )
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        if not training or not self.stochastic:
-            return inputs
-        with self._drawing() as key:
-            return self.drop(inputs, key)
-
-    def drop(self, x: Any, key: Any) -> Any:
-        raise NotImplementedError
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return tuple(input_shape)
+from keras_swapout.layers.cells import drop_block, drop_cells, drop_units
+from keras_swapout.layers.drop import RateLayer
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
-class BDropDML(_Dropout):
+class BDropDML(RateLayer):
     """Drops channels, for difference-maximizing sub-models; `rate` is the probability of DROPPING.
 
     Whole channels of a sample, and in the two views that `RBlock` compares complementary ones.
@@ -117,13 +63,11 @@ class BDropDML(_Dropout):
         super().__init__(rate, seed=seed, **kwargs)
 
     def drop(self, x: Any, key: Any) -> Any:
-        blocks: list[int | None] = [None] * len(x.shape)
-        blocks[self.channel_axis] = 1
-        return drop_cells(x, key, self.rate_in_force, blocks[1:], self.channel_axis)
+        return drop_units(x, key, self.rate_in_force, "channel", self.channel_axis)
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
-class SDropDML(_Dropout):
+class SDropDML(RateLayer):
     """Drops regions, for difference-maximizing sub-models; `rate` is the probability of DROPPING.
 
     Contiguous regions, and in the two views of a sample that `RBlock` compares complementary ones.
@@ -194,7 +138,7 @@ class SDropDML(_Dropout):
 
 
 @keras.saving.register_keras_serializable("keras_swapout")
-class DropBlock2D(_Dropout):
+class DropBlock2D(RateLayer):
     """DropBlock on maps: drops blocks; `rate` is about the probability of DROPPING a unit.
 
     As published: the baseline that the region layers are held against.

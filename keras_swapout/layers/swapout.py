@@ -13,9 +13,9 @@ import keras
 from keras import ops
 
 from keras_swapout import random
-from keras_swapout.arguments import checked_flag, one_of
+from keras_swapout.arguments import checked_count, checked_flag, one_of
 from keras_swapout.layers.base import Probability, RandomLayer, one_number
-from keras_swapout.layers.merge import COUPLINGS, GRANULARITIES, merge
+from keras_swapout.layers.merge import COUPLINGS, GRANULARITIES, merge, scaled
 
 CERTAIN = {0, random.LEVELS}  # thresholds that draw nothing
 
@@ -47,6 +47,8 @@ class Swapout(RandomLayer):
             "channel": a channel of a sample. "sample": a sample. "batch": the whole batch.
         rescale: divide by theta in training, so that inference is X + F(X). A departure from the
             paper, which never rescales. Both thetas must be at least 2**-17.
+        shortcut: 0 or 1, which of the two inputs is X: 0 for `[x, fx]`, 1 for `[fx, x]`, as in a
+            network that adds its shortcut last and whose layers have to keep their order.
         data_format: "channels_last" or "channels_first", for granularity "channel"; default
             `keras.config.image_data_format()`.
         adjustable: whether the thetas are non-trainable variables, so that `layer.adjust(theta_1=
@@ -60,7 +62,8 @@ class Swapout(RandomLayer):
         TypeError: an argument has the wrong type; the dtypes of the inputs differ or are not
             floating.
         ValueError: a theta is NaN or outside [0, 1] or does not fit the coupling; `coupling`,
-            `granularity` or `data_format` is unknown; the inputs are not a pair of one shape.
+            `granularity`, `shortcut` or `data_format` is unknown; the inputs are not a pair of one
+            shape.
 
     Example:
 
@@ -76,7 +79,7 @@ class Swapout(RandomLayer):
     2**-17, and 0 and 1 exactly. Forward-mode differentiation is not defined under JAX.
     """
 
-    arguments = ("theta_1", "theta_2", "coupling", "granularity", "rescale")
+    arguments = ("theta_1", "theta_2", "coupling", "granularity", "rescale", "shortcut")
     theta_1, theta_2 = Probability(0), Probability(1)
 
     def __init__(
@@ -88,6 +91,7 @@ class Swapout(RandomLayer):
         seed: int | None = None,
         *,
         rescale: bool = False,
+        shortcut: int = 0,
         data_format: str | None = None,
         adjustable: bool = False,
         **kwargs: Any,
@@ -100,6 +104,7 @@ class Swapout(RandomLayer):
         self.coupling = one_of(coupling, COUPLINGS, "coupling")
         self.granularity = one_of(granularity, GRANULARITIES, "granularity")
         self.rescale = checked_flag(rescale, "rescale")
+        self.shortcut = checked_count(shortcut, "shortcut", 0, most=1)
         required = {"shared": thetas[0], "complementary": 1.0 - thetas[0]}
         if abs(thetas[1] - required.get(coupling, thetas[1])) > 1e-6:
             raise ValueError(
@@ -129,16 +134,16 @@ class Swapout(RandomLayer):
         return thetas[0], thetas[1]
 
     def _check(self, inputs: Any) -> None:
-        _check_pair(inputs, self.name, self._casts)
+        _check_pair(inputs, self.name, self._casts, self.shortcut)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        x, fx = inputs
+        x, fx = inputs[self.shortcut], inputs[1 - self.shortcut]
         theta_1, theta_2 = self.thetas
         if not self.adjustable and theta_1 == theta_2 == 1.0:
             return ops.add(x, fx)
         if not training:
             weights = (1.0, 1.0) if self.rescale else (theta_1, theta_2)
-            return ops.add(_scaled(x, weights[0]), _scaled(fx, weights[1]))
+            return ops.add(scaled(x, weights[0]), scaled(fx, weights[1]))
         with self._drawing() as key:
             return merge(
                 x,
@@ -170,7 +175,8 @@ class ResidualDropout(Swapout):
 
     Args:
         theta: probability of KEEPING a unit, in [0, 1].
-        **kwargs: `granularity`, `rescale`, `data_format`, `adjustable`, `seed`: as for `Swapout`.
+        **kwargs: `granularity`, `rescale`, `shortcut`, `data_format`, `adjustable`, `seed`: as for
+            `Swapout`.
 
     Raises:
         TypeError, ValueError: as `Swapout`.
@@ -186,7 +192,7 @@ class ResidualDropout(Swapout):
     Source: Swapout, section 3, "dropout in a residual network".
     """
 
-    arguments = ("theta", "granularity", "rescale")
+    arguments = ("theta", "granularity", "rescale", "shortcut")
     theta = Probability(0)
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
@@ -203,7 +209,8 @@ class SkipForward(Swapout):
 
     Args:
         theta: probability of keeping X (and of dropping F(X)), in [0, 1].
-        **kwargs: `granularity`, `rescale`, `data_format`, `adjustable`, `seed`: as for `Swapout`.
+        **kwargs: `granularity`, `rescale`, `shortcut`, `data_format`, `adjustable`, `seed`: as for
+            `Swapout`.
 
     Raises:
         TypeError, ValueError: as `Swapout`.
@@ -219,7 +226,7 @@ class SkipForward(Swapout):
     Source: Swapout, section 3, "SkipForward".
     """
 
-    arguments = ("theta", "granularity", "rescale")
+    arguments = ("theta", "granularity", "rescale", "shortcut")
     theta = Probability(0)
 
     def __init__(self, theta: float = 0.5, **kwargs: Any) -> None:
@@ -240,7 +247,7 @@ class StochasticDepth(Swapout):
         survival_probability: probability of KEEPING the block, in [0, 1].
         granularity: "batch", one Theta for the whole batch, as in the papers; "sample", one for
             each sample ("drop path"); "channel" and "unit" are finer still.
-        **kwargs: `rescale`, `data_format`, `adjustable`, `seed`: as for `Swapout`.
+        **kwargs: `rescale`, `shortcut`, `data_format`, `adjustable`, `seed`: as for `Swapout`.
 
     Raises:
         TypeError, ValueError: as `Swapout`.
@@ -257,7 +264,7 @@ class StochasticDepth(Swapout):
     section 3, "layer dropout". The block is computed also when it is dropped.
     """
 
-    arguments = ("survival_probability", "granularity", "rescale")
+    arguments = ("survival_probability", "granularity", "rescale", "shortcut")
     survival_probability = Probability(1)
 
     def __init__(
@@ -271,23 +278,18 @@ def _theta(value: Any, name: str) -> float:
     return one_number(value, lambda p: 0 <= p <= 1, name, "a number in [0, 1]")
 
 
-def _scaled(x: Any, weight: Any) -> Any:
-    if isinstance(weight, float):
-        return x if weight == 1.0 else ops.multiply(x, weight)
-    return ops.multiply(x, ops.cast(weight, x.dtype))
-
-
-def _check_pair(inputs: Any, name: str, casts: bool) -> None:
+def _check_pair(inputs: Any, name: str, casts: bool, shortcut: int) -> None:
+    one, other = ("x", "fx") if shortcut == 0 else ("fx", "x")
     if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
         what = f"{len(inputs)} values" if isinstance(inputs, (list, tuple)) else type(inputs)
         raise ValueError(
-            f"Argument `inputs` of layer {name!r} must be a pair [x, fx]. Received: {what}"
+            f"Argument `inputs` of layer {name!r} must be a pair [{one}, {other}]. Received: {what}"
         )
     shapes = [getattr(value, "shape", None) for value in inputs]
     if None in shapes:
         raise ValueError(
-            f"Argument `inputs` of layer {name!r} must be a pair of tensors [x, fx]. Received: "
-            f"{[type(value).__name__ for value in inputs]}"
+            f"Argument `inputs` of layer {name!r} must be a pair of tensors [{one}, {other}]. "
+            f"Received: {[type(value).__name__ for value in inputs]}"
         )
     a, b = (tuple(shape) for shape in shapes)
     if not a:
@@ -298,7 +300,7 @@ def _check_pair(inputs: Any, name: str, casts: bool) -> None:
     if len(a) != len(b) or any(None not in (m, n) and m != n for m, n in zip(a, b, strict=True)):
         raise ValueError(
             f"Argument `inputs` of layer {name!r}: x and fx must have the same shape (they are not "
-            f"broadcast). Received: x {a}, fx {b}"
+            f"broadcast). Received: {one} {a}, {other} {b}"
         )
     dtypes = [keras.backend.standardize_dtype(value.dtype) for value in inputs]
     floating = all(keras.backend.is_float_dtype(dtype) for dtype in dtypes)
@@ -306,5 +308,5 @@ def _check_pair(inputs: Any, name: str, casts: bool) -> None:
         raise TypeError(
             f"Argument `inputs` of layer {name!r}: x and fx must have the same floating dtype, or "
             "floating ones and the layer a `dtype` of its own, to which both are cast. "
-            f"Received: x {dtypes[0]}, fx {dtypes[1]}"
+            f"Received: {one} {dtypes[0]}, {other} {dtypes[1]}"
         )

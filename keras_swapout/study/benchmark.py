@@ -1,10 +1,13 @@
 """What the layers and R-Block cost: `keras-swapout benchmark`.
 
-Five things are timed, each against the plain residual network in the same process and in turns, so
+Six things are timed, each against the plain residual network in the same process and in turns, so
 that a machine whose speed drifts slows all of them alike:
 
     merge      the merge alone: forward, and forward with both gradients
     step       one whole training step (forward, backward, SGD update) with a stochastic merge
+    drop       the dropouts of one tensor beside Keras' of the same granularity: alone, where plain
+               is a multiplication by a number, and a training step with one at the end of each
+               branch
     rblock     one whole training step with SDropDML behind the merges of some stages: alone, under
                R-Block, and with R-Block's loss the ways that a user would write it, two passes
                and one pass of a doubled batch
@@ -74,7 +77,17 @@ SAMPLING_VARIANTS = (
     *(f"sampling, {place}" for place in PLACES),
     "T calls, everywhere",
 )
-PARTS = ("merge", "step", "rblock", "inference", "sampling")
+DROP_VARIANTS = (
+    "plain",
+    "plain again",
+    "Dropout, unit",
+    "Dropout, unit, Keras'",
+    "Dropout, channel",
+    "Dropout, channel, Keras'",
+    "DropPath",
+    "DropPath, Keras'",
+)
+PARTS = ("merge", "step", "drop", "rblock", "inference", "sampling")
 MEASURED_MEMORY = ("plain", "swapout", "two dropouts")  # under TensorFlow two processes each
 _MODES = {"tensorflow": {"graph": False, "xla": True}, "jax": {"jit": True}}
 
@@ -219,14 +232,18 @@ def _worker(options: dict[str, Any]) -> Any:
         "parts": {},
     }
     for mode, jit in _MODES[backend].items():
-        if "merge" in options["parts"]:
-            for backward in (False, True):
-                print(f"{backend} {mode}: the merge alone", file=sys.stderr, flush=True)
-                name = f"merge, forward{' and backward' if backward else ''}, {mode}"
-                calls = {v: _merge_call(v, options, jit, backward) for v in options["variants"]}
+        for part, layer, count, variants in (
+            ("merge", _layer, 2, options["variants"]),
+            ("drop", _drop, 1, DROP_VARIANTS),
+        ):
+            for backward in (False, True) if part in options["parts"] else ():
+                print(f"{backend} {mode}: the {part} alone", file=sys.stderr, flush=True)
+                name = f"{part}, forward{' and backward' if backward else ''}, {mode}"
+                calls = {v: _call(layer(v), count, options, jit, backward) for v in variants}
                 result["parts"][name] = interleave(calls, options["rounds"])
         for part, title, variants in (
             ("step", "training step", options["variants"]),
+            ("drop", "training step, dropped branches", DROP_VARIANTS),
             ("rblock", "R-Block, training step", RBLOCK_VARIANTS),
             ("inference", "inference", INFERENCE_VARIANTS),
             ("sampling", "stochastic inference", SAMPLING_VARIANTS),
@@ -258,35 +275,56 @@ def _layer(variant: str):
     }[variant]()
 
 
-def _merge_call(variant: str, options: dict[str, Any], jit: bool, backward: bool) -> Callable:
+def _drop(variant: str):
+    """A function [fx] -> y."""
+    import keras
+
+    from keras_swapout import layers
+
+    if variant.startswith("plain"):
+        return lambda inputs, **kw: keras.ops.multiply(inputs[0], 2.0)
+    layer = {
+        "Dropout, unit": lambda: layers.Dropout(0.1),
+        "Dropout, unit, Keras'": lambda: keras.layers.Dropout(0.1),
+        "Dropout, channel": lambda: layers.Dropout(0.1, "channel"),
+        "Dropout, channel, Keras'": lambda: keras.layers.SpatialDropout2D(0.1),
+        "DropPath": lambda: layers.DropPath(0.1),
+        "DropPath, Keras'": lambda: keras.layers.Dropout(0.1, noise_shape=(None, 1, 1, 1)),
+    }[variant]()
+    return lambda inputs, **kw: layer(inputs[0], **kw)
+
+
+def _call(
+    layer: Callable, count: int, options: dict[str, Any], jit: bool, backward: bool
+) -> Callable:
+    """A function that makes one training call of `layer`, a function of a list of tensors."""
     import keras
     import numpy as np
 
     shape, dtype = options["merge_shape"], options["dtype"]
     rng = np.random.default_rng(0)
-    inputs = [
+    *inputs, upstream = [
         keras.ops.convert_to_tensor(rng.standard_normal(shape, dtype="float32"), dtype=dtype)
-        for _ in range(3)
+        for _ in range(count + 1)
     ]
-    layer = _layer(variant)
-    pair = [keras.Input(shape[1:], dtype=dtype) for _ in range(2)]
-    with_policy = keras.Model(pair, layer(pair, training=True))
+    symbols = [keras.Input(shape[1:], dtype=dtype) for _ in range(count)]
+    with_policy = keras.Model(symbols, layer(symbols, training=True))
     state = [v.value for v in with_policy.non_trainable_variables]
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         @tf.function(jit_compile=jit)
-        def run(x, fx, upstream):
+        def run(inputs, upstream):
             if not backward:
-                return (with_policy([x, fx], training=True),)
+                return (with_policy(inputs, training=True),)
             with tf.GradientTape() as tape:
-                tape.watch([x, fx])
-                y = with_policy([x, fx], training=True)
-            return y, *tape.gradient(y, [x, fx], output_gradients=upstream)
+                tape.watch(inputs)
+                y = with_policy(inputs, training=True)
+            return y, *tape.gradient(y, inputs, output_gradients=upstream)
 
         def call():
-            for output in run(*inputs):
+            for output in run(inputs, upstream):
                 output[(0,) * len(shape)].numpy()  # waits for it
 
         return call
@@ -294,16 +332,16 @@ def _merge_call(variant: str, options: dict[str, Any], jit: bool, backward: bool
     import jax
 
     @jax.jit
-    def run(state, x, fx, upstream):
-        def forward(x, fx):
-            return with_policy.stateless_call([], state, [x, fx], training=True)
+    def run(state, inputs, upstream):
+        def forward(inputs):
+            return with_policy.stateless_call([], state, inputs, training=True)
 
         if not backward:
-            return forward(x, fx)
-        y, gradient, state_ = jax.vjp(forward, x, fx, has_aux=True)
+            return forward(inputs)
+        y, gradient, state_ = jax.vjp(forward, inputs, has_aux=True)
         return y, state_, gradient(upstream)
 
-    return lambda: jax.block_until_ready(run(state, *inputs))
+    return lambda: jax.block_until_ready(run(state, inputs, upstream))
 
 
 def _models(part, variants, options, mode, jit):
@@ -313,7 +351,7 @@ def _models(part, variants, options, mode, jit):
     for variant in variants:
         backend = keras.backend.backend()
         print(f"{backend} {mode}: compiling {part}, {variant}", file=sys.stderr, flush=True)
-        build = _merge_model if part == "step" else _rblock_model
+        build = {"step": _merge_model, "drop": _drop_model}.get(part, _rblock_model)
         call = {"inference": _prediction_call, "sampling": _sampling_call}.get(part, _step_call)
         calls[variant], memory[variant] = call(build, variant, options, jit)
     figures = interleave(calls, options["rounds"])
@@ -337,6 +375,17 @@ def _network(options: dict[str, Any], merge: Callable):
 
 def _merge_model(variant: str, options: dict[str, Any]):
     return _network(options, lambda block, blocks: _layer(variant))
+
+
+def _drop_model(variant: str, options: dict[str, Any]):
+    import keras
+
+    def merge(block, blocks):
+        drop = _drop(variant)
+        return lambda pair: keras.layers.add([pair[0], drop(pair[1:])])
+
+    plain = variant.startswith("plain")
+    return _network(options, (lambda block, blocks: keras.layers.Add()) if plain else merge)
 
 
 def _rblock_model(variant: str, options: dict[str, Any]):

@@ -17,6 +17,8 @@ import keras_swapout as ks
 from keras_swapout.layers import (
     BDropDML,
     DropBlock2D,
+    Dropout,
+    DropPath,
     ResidualDropout,
     SDropDML,
     SkipForward,
@@ -44,6 +46,8 @@ CASES = [
     (SDropDML, dict(block_size=2), (0.3,), (0.6,)),
     (SDropDML, dict(block_size=3, per_channel=True), (0.3,), (0.6,)),
     (DropBlock2D, dict(block_size=2), (0.3,), (0.6,)),
+    (Dropout, {}, (0.3,), (0.6,)),
+    (DropPath, dict(rescale=False), (0.3,), (0.6,)),
 ]
 
 
@@ -173,7 +177,7 @@ def test_rescaled_ends_are_finite(theta):
     layer.adjust(theta_1=theta, theta_2=theta)
     y = array(layer([x, fx], training=True))
     assert np.isfinite(y).all() and (theta < 1 or (y == x + fx).all())
-    for make in (BDropDML, SDropDML, DropBlock2D):
+    for make in (BDropDML, SDropDML, DropBlock2D, Dropout, DropPath):
         layer = make(0.5, seed=3, adjustable=True)
         layer.adjust(rate=1 - theta)
         y = array(layer(normal(4, 8, 8, 2), training=True))
@@ -188,6 +192,7 @@ def test_rescaled_ends_are_finite(theta):
         (BDropDML(0.5, adjustable=True), "rate", np.s_[:, 0, 0]),
         (SDropDML(0.5, block_size=3, adjustable=True), "rate", np.s_[:, 0, 0, 0]),
         (DropBlock2D(0.5, block_size=1, adjustable=True), "rate", np.s_[:]),
+        (DropPath(0.5, adjustable=True), "rate", np.s_[:, 0, 0, 0]),
     ],
 )
 def test_frequencies_after_adjust(layer, name, one):

@@ -9,6 +9,8 @@ import keras_swapout as ks
 from keras_swapout.layers import (
     BDropDML,
     DropBlock2D,
+    Dropout,
+    DropPath,
     ResidualDropout,
     SDropDML,
     SkipForward,
@@ -26,13 +28,14 @@ WRONG = {
     "text": (NO_TEXT, ("both", "", "UNIT")),
     "data_format": (NO_TEXT[1:], ("NHWC", "channels_middle")),
     "seed": (NO_INT[1:], (-1, 2**31, 10**400)),
+    "which": (NO_INT, (-1, 2, 10**400)),
     "block_size": (
         (*(x for x in NO_INT if not isinstance(x, tuple)), (3, 2.5), (3, True), [3, None]),
         (0, -3, (), [], (3, 0), (3, 2**31)),
     ),
 }
 SHARED = {"data_format": "data_format", "adjustable": "flag", "seed": "seed"}
-MERGE = {"granularity": "text", "rescale": "flag", **SHARED}
+MERGE = {"granularity": "text", "rescale": "flag", "shortcut": "which", **SHARED}
 LAYERS = {
     Swapout: {"theta_1": "keep", "theta_2": "keep", "coupling": "text", **MERGE},
     ResidualDropout: {"theta": "keep", **MERGE},
@@ -41,6 +44,8 @@ LAYERS = {
     BDropDML: {"rate": "drop", **SHARED},
     SDropDML: {"rate": "drop", "block_size": "block_size", "per_channel": "flag", **SHARED},
     DropBlock2D: {"rate": "drop", "block_size": "block_size", **SHARED},
+    Dropout: {"rate": "drop", "granularity": "text", **SHARED},
+    DropPath: {"rate": "drop", "granularity": "text", "rescale": "flag", **SHARED},
 }
 
 
@@ -121,9 +126,22 @@ def test_epochs_of_a_ramp():
     refuses(ks.callbacks.Ramp, "epochs", (0, -1, NAN, INF), ValueError)
 
 
-# What a region layer is called on; for a merge see test_swapout.
+def test_granularities_of_other_layers_are_refused():
+    refuses(lambda value: Dropout(0.5, value), "granularity", ["batch"], ValueError)
+    refuses(lambda value: DropPath(0.5, value), "granularity", ["unit", "channel"], ValueError)
 
-REGIONS = [BDropDML(0.3), BDropDML(0), SDropDML(0.3), SDropDML(0.3, (3, 3)), DropBlock2D(0.3)]
+
+# What a layer with a rate is called on; for a merge see test_swapout.
+
+REGIONS = [
+    BDropDML(0.3),
+    BDropDML(0),
+    SDropDML(0.3),
+    SDropDML(0.3, (3, 3)),
+    DropBlock2D(0.3),
+    Dropout(0.3),
+    DropPath(0.3, rescale=False),
+]
 IMAGES = np.ones((2, 6, 6, 3), "float32")
 
 
@@ -153,6 +171,8 @@ def test_inputs_of_a_wrong_kind(layer, training):
 @pytest.mark.parametrize(
     "layer, shape, rank",
     [
+        (Dropout(0.5), (), ">= 1"),
+        (DropPath(0.5), (), ">= 1"),
         (BDropDML(0.5), (8,), ">= 2"),
         (SDropDML(0.5), (8, 4), ">= 3"),
         (SDropDML(0.5, (3, 3)), (8, 6, 4), "4"),
@@ -166,3 +186,12 @@ def test_inputs_of_a_wrong_rank(layer, shape, rank, training):
         layer(np.ones(shape, "float32"), training=training)
     message = f"`inputs` of layer {layer.name!r} must have rank {rank}. Received: shape {shape}"
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+@pytest.mark.parametrize(
+    "make", [lambda **k: Swapout(0.5, 0.5, **k), lambda **k: BDropDML(0.3, **k)]
+)
+def test_a_layer_of_integers_is_refused(make, dtype):
+    with pytest.raises(TypeError, match=f"`dtype` must be a floating dtype.*{dtype}"):
+        make(dtype=dtype)

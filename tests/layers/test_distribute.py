@@ -25,12 +25,17 @@ MASKS = """
 x = np.ones((8, 3, 2, 5), "float32")
 drawn, read = {}, []
 
-def make(granularity):
-    if granularity == "block":
-        return ks.layers.DropBlock2D(0.3, 2, adjustable=True, seed=3)
-    return ks.layers.Swapout(0.6, 0.4, granularity=granularity, seed=3)
+others = {
+    "block": lambda: ks.layers.DropBlock2D(0.3, 2, adjustable=True, seed=3),
+    "dropped units": lambda: ks.layers.Dropout(0.4, seed=3),
+    "dropped batch": lambda: ks.layers.DropPath(0.4, "batch", seed=3),
+}
 
-for granularity in ["unit", "channel", "sample", "batch", "block"]:
+def make(granularity):
+    other = others.get(granularity)
+    return other() if other else ks.layers.Swapout(0.6, 0.4, granularity=granularity, seed=3)
+
+for granularity in ["unit", "channel", "sample", "batch", *others]:
     alone = make(granularity)
     with strategy.scope():
         layer = make(granularity)
@@ -38,6 +43,7 @@ for granularity in ["unit", "channel", "sample", "batch", "block"]:
     def call(x):
         if granularity == "block":
             read.append(layer.rate)
+        if granularity in others:
             return layer(x, training=True)
         return layer([x, 2 * x], training=True)
 
@@ -51,7 +57,7 @@ for granularity in ["unit", "channel", "sample", "batch", "block"]:
             lambda c: tf.constant(np.split(x, 2)[c.replica_id_in_sync_group])
         )
         parts = [y.numpy().tolist() for y in strategy.experimental_local_results(step(parts))]
-        whole = alone(x if granularity == "block" else [x, 2 * x], training=True).numpy().tolist()
+        whole = alone(x if granularity in others else [x, 2 * x], training=True).numpy().tolist()
         drawn[granularity].append([parts, whole])
 """
 
@@ -119,7 +125,7 @@ def free_ports(count):
 
 def check(parts, whole, granularity):
     assert parts[0] + parts[1] == whole
-    if granularity == "batch":
+    if "batch" in granularity:
         assert parts[0] == parts[1]
     else:  # the fault of a generator that gives all replicas one seed
         assert parts[0] != parts[1]
@@ -132,7 +138,7 @@ def two_cpus(start_python, result):
 
 def test_two_replicas_draw_the_masks_of_one_device(two_cpus):
     drawn = two_cpus[0]
-    for granularity in ("unit", "channel", "sample", "batch", "block"):
+    for granularity in drawn:
         for parts, whole in drawn[granularity]:
             check(parts, whole, granularity)
     first, second = drawn["unit"]

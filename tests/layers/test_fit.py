@@ -62,6 +62,8 @@ def losses(digits):
 def test_every_mode_trains_alike(mode, digits, losses):
     if BACKEND == "torch" and mode != dict(jit_compile=False):
         pytest.skip("torch: no steps_per_execution, and torch.compile needs a C++ compiler")
+    if BACKEND == "jax" and not mode["jit_compile"]:
+        pytest.skip("to JAX that is eager, and the reference")
     assert losses[-1] < 0.5 * losses[0]
     # One seed, one sequence of masks: only rounding tells the modes apart.
     np.testing.assert_allclose(fit(small_model(**mode), digits), losses, rtol=2e-3)

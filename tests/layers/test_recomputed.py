@@ -147,6 +147,19 @@ def test_refused_where_it_can_not_be_told(graph):
         compiled(with_gradient(keras.remat(inside)), "graph" if graph else "eager")()
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("remat", [False, True])
+def test_refused_where_each_element_is_a_batch(remat):
+    """The masks would be the same for all, and the gradient be 0."""
+    import tensorflow as tf
+
+    drop = applied(BDropDML(0.4))
+    drop = keras.remat(drop) if remat else drop
+    for mapped in (tf.vectorized_map, keras.ops.vectorized_map):
+        with pytest.raises(RuntimeError, match=r"tf\.vectorized_map can't go around"):
+            mapped(lambda x: drop(x[None])[0], tf.constant(ONES))
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="it works there")
 def test_refused_under_other_backends():
     layer = BDropDML(0.4)

@@ -1,4 +1,4 @@
-"""Region layers: what is dropped, how often at every position, and what two views share.
+"""Layers with a rate: what is dropped, how often at every position, and what two views share.
 
 Where the shape does not matter it is (6, 6, 5, 4): JAX compiles every operation for every shape.
 """
@@ -15,7 +15,16 @@ from backends import reduced
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import stats
 
-from keras_swapout.layers import BDropDML, DropBlock2D, SDropDML, StochasticDepth, Swapout
+import keras_swapout as ks
+from keras_swapout.layers import (
+    BDropDML,
+    DropBlock2D,
+    Dropout,
+    DropPath,
+    SDropDML,
+    StochasticDepth,
+    Swapout,
+)
 from keras_swapout.submodels.views import Views, laid_out
 
 BACKEND = keras.backend.backend()
@@ -27,12 +36,14 @@ EACH = [
     lambda **kwargs: SDropDML(0.4, 3, seed=6, **kwargs),
     lambda **kwargs: SDropDML(0.4, (2, 3), per_channel=True, seed=6, **kwargs),
     lambda **kwargs: DropBlock2D(0.4, (3, 2), seed=6, **kwargs),
+    lambda **kwargs: Dropout(0.4, seed=6, **kwargs),
+    lambda **kwargs: DropPath(0.4, seed=5, **kwargs),
 ]
-#: Masks of the three layers as bytes, alone and as two views, for any interpreter to print.
+#: Masks of the layers as bytes, alone and as two views, for any interpreter to print.
 DIGEST = """
 import hashlib, json
 import keras, numpy as np
-from keras_swapout.layers import BDropDML, DropBlock2D, SDropDML
+from keras_swapout.layers import BDropDML, DropBlock2D, Dropout, DropPath, SDropDML
 from keras_swapout.submodels.views import Views, laid_out
 
 drawn = hashlib.sha256()
@@ -42,6 +53,9 @@ for seed in [2**31 - 1]:
         SDropDML(0.4, 3, seed=seed),
         SDropDML(0.4, (2, 5), per_channel=True, seed=seed),
         DropBlock2D(0.4, (3, 2), seed=seed),
+        Dropout(0.4, seed=seed),
+        DropPath(0.4, seed=seed),
+        DropPath(0.4, "batch", seed=seed),
     ]:
         for views in [Views(), Views(), Views(2), Views(3, complementary=False)]:
             with laid_out(views):
@@ -133,7 +147,7 @@ def test_inference_is_the_identity(layer):
         np.testing.assert_array_equal(array(y), x)
 
 
-@pytest.mark.parametrize("layer", [BDropDML, SDropDML, DropBlock2D])
+@pytest.mark.parametrize("layer", [BDropDML, SDropDML, DropBlock2D, Dropout, DropPath])
 def test_rate_zero_is_the_identity(layer):
     x = normal((3, 6, 5, 4))
     np.testing.assert_array_equal(array(layer(0)(x, training=True)), x)
@@ -166,6 +180,8 @@ def test_every_position_drops_at_the_rate(rate, shape, block_size):
 @pytest.mark.parametrize("rate", [0.02, 0.5, 0.8])
 def test_every_channel_drops_at_the_rate(rate):
     check_frequency(dropped(BDropDML(rate, seed=2), (6000, 9)), rate)
+    check_frequency(dropped(Dropout(rate, seed=2), (4000, 4, 3)), rate)
+    check_frequency(dropped(DropPath(rate, seed=2), (6000,)), rate)
     drops = dropped(SDropDML(rate, 2, per_channel=True, seed=2), (4000, 4, 3, 3))
     check_frequency(drops, rate)
 
@@ -265,13 +281,84 @@ def test_channels_first_with_regions_of_their_own():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("layer", [*EACH[:3], lambda: BDropDML(0.9, seed=1)])
+@pytest.mark.parametrize("layer", [*EACH[:3], *EACH[4:], lambda: BDropDML(0.9, seed=1)])
 def test_the_mean_of_many_draws_is_the_input(layer):
     layer, x, draws = layer(), normal((4, 5, 3)), 4000
     y = array(layer(np.broadcast_to(x, (draws, *x.shape)), training=True))
     spread = np.abs(x) * np.sqrt(layer.rate / (1 - layer.rate) / draws)
     # A normal bound, Bonferroni among the positions.
     assert (np.abs(y.mean(0) - x) < stats.norm.isf(P / 2 / x.size) * spread).all()
+
+
+# One tensor's own: what shares a draw, and low ranks
+
+
+@pytest.mark.parametrize(
+    "shape", reduced([(6,), (6, 4), (6, 3, 4), (6, 2, 3, 4), (6, 2, 3, 2, 4)], (6,), (6, 2, 3, 4))
+)
+def test_what_shares_a_draw(shape):
+    """By the documented threshold on the words of `ks.random.words`, in NumPy."""
+    fields = {
+        "unit": shape,
+        "channel": (6, *(1,) * (len(shape) - 2), *shape[1:][-1:]),
+        "sample": (6,) + (1,) * (len(shape) - 1),
+    }
+    for granularity, field in fields.items():
+        words = ks.random.words([3, 0], field, ops=np)
+        expected = np.broadcast_to(words % 2**16 < round(0.4 * 65536), shape)
+        layers = [Dropout(0.4, granularity, seed=3, data_format="channels_last")]
+        layers += [DropPath(0.4, seed=3)] if granularity == "sample" else []
+        layers += [BDropDML(0.4, seed=3)] if granularity == "channel" and len(shape) > 1 else []
+        for layer in layers:
+            np.testing.assert_array_equal(dropped(layer, shape), expected)
+
+
+@pytest.mark.tensorflow
+def test_units_and_batches_are_independent():
+    drops = dropped(Dropout(0.3, seed=4), (8000, 2, 3)).reshape(8000, 6)
+    together = [drops[:, i] & drops[:, j] for i, j in itertools.combinations(range(6), 2)]
+    check_frequency(np.stack(together, -1), 0.09)
+    layer = DropPath(0.3, "batch", seed=4)
+    steps = np.stack([dropped(layer, (5, 2)) for _ in range(300)])
+    assert (steps == steps[:, :1, :1]).all()
+    check_frequency(steps[:, 0, 0], 0.3)
+
+
+@pytest.mark.parametrize("adjustable", [False, True])
+def test_a_branch_that_is_not_rescaled(adjustable):
+    """keep * F(X) in training, (1 - rate) F(X) at inference, the mean of the former."""
+    layer = DropPath(0.4, rescale=False, seed=5, adjustable=adjustable)
+    x = normal((6, 5, 4))
+    keep = ~dropped(DropPath(0.4, seed=5), x.shape)
+    np.testing.assert_array_equal(array(layer(x, training=True)), np.where(keep, x, 0))
+    np.testing.assert_allclose(array(layer(x)), 0.6 * x, rtol=1e-6)
+    slope = gradient(lambda x: keras.ops.sum(layer(x)), x)
+    np.testing.assert_allclose(slope, np.full_like(x, 0.6), rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [Dropout, DropPath])
+def test_a_dropped_infinity_is_zero(make):
+    x = np.repeat(np.array([[np.inf], [np.nan]] * 8, "float32"), 6, axis=1)
+    drops = dropped(make(0.5, seed=1), x.shape)
+    y = array(make(0.5, seed=1)(x, training=True))
+    assert 0 < drops.mean() < 1 and (y[drops] == 0).all() and not np.isfinite(y[~drops]).any()
+
+
+def test_masks_are_passed_on():
+    tokens = keras.Input((5,), dtype="int32")
+    embedded = keras.layers.Embedding(7, 4, mask_zero=True)(tokens)
+    model = keras.Model(tokens, DropPath(0.4)(Dropout(0.4)(embedded)))
+    x = np.array([[1, 2, 0, 0, 3]])
+    np.testing.assert_array_equal(array(model(x, training=True)._keras_mask), x != 0)
+
+
+@pytest.mark.parametrize("make", [Dropout, DropPath])
+def test_forked_views_are_complements(make):
+    model = keras.Sequential([keras.Input((5, 4)), make(0.5, seed=1)])
+    x = normal((6, 5, 4))
+    first, second = np.split(array(ks.fork(model, views=2)(x, training=True)), 2)
+    assert (first == 0).any() and (second == 0).any()
+    np.testing.assert_array_equal(first + second, 2 * x)
 
 
 # Views
@@ -285,6 +372,8 @@ def test_the_mean_of_many_draws_is_the_input(layer):
         (lambda rate: BDropDML(rate, seed=3), (5,)),
         (lambda rate: SDropDML(rate, 3, seed=3), (5, 4, 1)),
         (lambda rate: SDropDML(rate, 2, per_channel=True, seed=3), (4, 2)),
+        (lambda rate: Dropout(rate, seed=3), (3, 2)),
+        (lambda rate: DropPath(rate, seed=3), ()),
     ],
 )
 def test_two_views_overlap_no_more_than_they_must(layer, shape, rate):
@@ -346,6 +435,9 @@ def test_views_of_dropblock_are_independent():
         lambda: BDropDML(0.5, seed=3),
         lambda: SDropDML(0.5, 2, seed=3),
         lambda: SDropDML(0.5, (2, 3), per_channel=True, seed=3),
+        lambda: Dropout(0.5, seed=3),
+        lambda: DropPath(0.5, seed=3),
+        lambda: DropPath(0.5, "batch", seed=3),
     ],
 )
 def test_a_second_view_of_some_samples_complements_them(layer):

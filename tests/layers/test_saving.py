@@ -12,7 +12,7 @@ LAYERS = [
     Swapout(0.7, 0.4, granularity="channel", seed=5, data_format="channels_first", name="first"),
     Swapout(0.7, 0.3, coupling="complementary", rescale=True, dtype="float16"),
     SkipForward(0.9, seed=0, granularity="sample"),
-    ResidualDropout(0.2, rescale=True, seed=2**31 - 1),
+    ResidualDropout(0.2, rescale=True, seed=2**31 - 1, shortcut=1),
     StochasticDepth(0.8),
     StochasticDepth(0.8, granularity="sample", seed=3, trainable=False),
 ]
@@ -78,7 +78,7 @@ def test_config_round_trip(layer):
     again = type(layer).from_config(json.loads(json.dumps(config)))
     assert again.get_config() == config
     names = ["theta_1", "theta_2", "coupling", "granularity", "seed", "rescale", "data_format"]
-    for name in [*names, "name"]:
+    for name in [*names, "shortcut", "name"]:
         assert getattr(again, name) == getattr(layer, name)
     assert again.trainable == layer.trainable and again.dtype_policy == layer.dtype_policy
 

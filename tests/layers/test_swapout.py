@@ -260,6 +260,39 @@ def test_rescaled_inference_is_exactly_the_sum(coupling):
     np.testing.assert_array_equal(array(layer([x, fx])), x + fx)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **kwargs: Swapout(0.7, 0.4, seed=2, **kwargs),
+        lambda **kwargs: ResidualDropout(0.7, seed=2, granularity="channel", **kwargs),
+        lambda **kwargs: SkipForward(0.7, seed=2, granularity="sample", **kwargs),
+        lambda **kwargs: StochasticDepth(0.5, "sample", seed=2, adjustable=True, **kwargs),
+    ],
+)
+def test_the_shortcut_may_be_the_other_input(make):
+    x, fx = pair((6, 5, 4))
+    for training in (False, True):
+        y, turned = make(), make(shortcut=1)
+        expected = array(y([x, fx], training=training))
+        np.testing.assert_array_equal(array(turned([fx, x], training=training)), expected)
+        assert (array(make(shortcut=1)([x, fx], training=training)) != expected).any() or (
+            isinstance(y, ResidualDropout)
+        )
+    for shortcut in (0, 1):
+        layer = make(rescale=True, shortcut=shortcut)
+        for inputs in ([x, fx], [fx, x]):
+            sums = [array(each(inputs)) for each in (layer, keras.layers.Add())]
+            np.testing.assert_array_equal(*sums)
+        assert type(layer).from_config(layer.get_config()).shortcut == shortcut
+    old = {key: value for key, value in make().get_config().items() if key != "shortcut"}
+    assert type(layer).from_config(old).shortcut == 0  # 0.1.0 had none
+
+
+def test_a_shortcut_that_is_last_is_called_by_its_name():
+    with pytest.raises(ValueError, match=r"Received: fx \(2, 3\), x \(1, 3\)"):
+        Swapout(shortcut=1)([A, A[:1]])
+
+
 def test_inference_draws_nothing(draw):
     layer, other = Swapout(seed=1), Swapout(seed=1)
     for _ in range(3):
