@@ -9,6 +9,7 @@ untaped(x)     x, unseen by a tape that records although the gradient is given
 hoist(x)       x, computed once rather than again in each thread that uses it
 on_replicas(m) a function that runs a batch on all replicas, or None on a single device
 held(v)        what a variable holds, an array, whatever is being traced; None where nobody knows
+gradient(f, x) the gradient of the sum of f(x)
 once(g, f)     f(), or where `keras.remat` computes again what it was the first time, for the seed
                generator g; raises a RuntimeError where that can't be told
 """
@@ -19,6 +20,7 @@ if keras.backend.backend() == "tensorflow":
     from keras_swapout.backend.tensorflow import (
         INDEX_DTYPE,
         fused,
+        gradient,
         held,
         hoist,
         on_replicas,
@@ -32,6 +34,7 @@ elif keras.backend.backend() == "jax":
     from keras_swapout.backend.jax import (
         INDEX_DTYPE,
         fused,
+        gradient,
         held,
         hoist,
         on_replicas,
@@ -45,6 +48,7 @@ else:
     from keras_swapout.backend.eager import (
         INDEX_DTYPE,
         fused,
+        gradient,
         held,
         hoist,
         on_replicas,
@@ -58,6 +62,7 @@ else:
 __all__ = [
     "INDEX_DTYPE",
     "fused",
+    "gradient",
     "held",
     "hoist",
     "on_replicas",

@@ -34,6 +34,10 @@ def fused(function):
     return function
 
 
+def gradient(function, x):
+    return jax.grad(lambda x: function(x).sum())(x)
+
+
 def hoist(x):
     return jax.lax.optimization_barrier(x)
 

@@ -1,6 +1,7 @@
 """TensorFlow: graph mode fuses nothing, so a kernel is compiled on its own."""
 
 import functools
+import inspect
 import sys
 import weakref
 
@@ -57,6 +58,13 @@ def fused(function):
     return call
 
 
+def gradient(function, x):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        y = function(x)
+    return tf.convert_to_tensor(tape.gradient(y, x, unconnected_gradients="zero"))
+
+
 def hoist(x):
     return x
 
@@ -108,7 +116,8 @@ def _codes(code):
 _RECOMPUTE = dict(_codes(tf.recompute_grad.__code__))
 _FIRST, _AGAIN = (_RECOMPUTE.get(name) for name in ("inner", "inner_recompute_grad"))
 _TRACING = func_graph_from_py_func.__code__
-_WATCHED = frozenset(map(id, (_FIRST, _AGAIN, _TRACING)))
+_MAPPED = inspect.unwrap(tf.vectorized_map).__code__
+_WATCHED = frozenset(map(id, (_FIRST, _AGAIN, _TRACING, _MAPPED)))
 #: For each generator what it drew and may have to draw again: {id of args: (call, draws)}.
 _drawn = weakref.WeakKeyDictionary()
 _MOST = 4096  # calls with a gradient to come; the oldest are over, which nobody says
@@ -124,6 +133,11 @@ def _once(generator, draw, frame):
         frame = nearest(_WATCHED, frame.f_back)
     if frame is None:
         return draw()
+    if frame.f_code is _MAPPED:
+        raise RuntimeError(
+            "tf.vectorized_map can't go around a layer that draws masks in training: all its "
+            "elements would have the same, and no gradient. Give the layer the whole batch"
+        )
     if frame is not found:
         raise RuntimeError(
             "keras.remat can't go around a tf.function, tf.cond or tf.while_loop with a layer that "

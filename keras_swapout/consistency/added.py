@@ -27,7 +27,8 @@ def doubled(model: keras.Model, run: Callable[..., Any], trained: keras.Model) -
         trained: what is trained, with the network in it.
 
     Returns:
-        in the order of `trained.losses`, which is its own; None: it can't be tried.
+        in the order of `trained.losses`, which is its own; None: it can't be tried, or one is
+        neither (a norm, or a sum and something else).
 
     Example:
 
@@ -48,8 +49,11 @@ def doubled(model: keras.Model, run: Callable[..., Any], trained: keras.Model) -
             one = _values(trained)
             run(inputs, Views(2), False)
             both = _values(trained)
-        tried = all(one) and len(one) == len(both)  # of 0 there is nothing to be seen
-        return [b / a > 1.5 for a, b in zip(one, both, strict=True)] if tried else None
+        if not all(one):  # of 0 there is nothing to be seen
+            return None
+        ratios = [b / a for a, b in zip(one, both, strict=True)]
+        told = all(min(abs(ratio - 1), abs(ratio - 2)) < 1e-3 for ratio in ratios)
+        return [ratio > 1.5 for ratio in ratios] if told else None
     except Exception:  # it needs inputs of some other kind
         return None
 
@@ -68,9 +72,9 @@ def counted_once(loss: Any, trained: keras.Model, doubled: list[bool] | None, sh
     if doubled is None or len(doubled) != len(added):
         if added:
             warnings.warn(
-                "Layers add losses, and whether these are means over the batch, which count once, "
-                "or sums, which count both views, could not be tried before training. Received: "
-                f"{len(added)} of {trained.name!r}",
+                "Layers add losses, and a trial before training could not tell of all whether they "
+                "are means over the batch, which count once, or sums, which count both views. "
+                f"Received: {len(added)} of {trained.name!r}",
                 stacklevel=2,
             )
         return loss

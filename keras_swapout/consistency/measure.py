@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_swapout import metrics
 from keras_swapout.arguments import checked, checked_array, checked_count, refusal
@@ -25,6 +25,7 @@ from keras_swapout.submodels.sampling import (
 from keras_swapout.submodels.views import MOST, Views
 
 INPUTS = "an array (n, ...) of at least one sample"
+MODEL = "a keras.Model with one input and one output"
 
 
 class TrainInferenceConsistency:
@@ -36,8 +37,8 @@ class TrainInferenceConsistency:
     samples. Nothing of the model changes: moving statistics and mask sequences are put back.
 
     Args:
-        model: the network, or an `RBlock` around it. One output, of class scores along the last
-            axis or of binary scores (sigmoid).
+        model: the network, or an `RBlock` around it. One input, and one output, of class scores
+            along the last axis or of binary scores (sigmoid).
         samples: number of sub-models, an int in [2, 10000].
         batch_size: samples of a batch, an int >= 1; training mode has the noise of that.
         head: what the outputs are. None: read off the last activation; a linear one is taken for
@@ -45,8 +46,8 @@ class TrainInferenceConsistency:
 
     Raises:
         TypeError: an argument has the wrong type. ValueError: it is out of range; the model has
-            several outputs; the last activation does not say what the output is; when it measures,
-            a layer stays random at inference.
+            several inputs or outputs; the last activation does not say what the output is; when it
+            measures, a layer stays random at inference.
 
     Example:
 
@@ -73,8 +74,10 @@ class TrainInferenceConsistency:
         self.samples = checked_count(samples, "samples", 2, most=MOST)
         self.batch_size = checked_count(batch_size, "batch_size")
         self.model = model.model if isinstance(model, RBlock) else model
-        if is_functional(self.model) and len(plain_view(self.model).outputs) > 1:
-            raise refusal(ValueError, "model", "a keras.Model with one output", model)
+        if is_functional(self.model):
+            graph = plain_view(self.model)
+            if max(len(graph.inputs), len(graph.outputs)) > 1:
+                raise refusal(ValueError, "model", MODEL, model)
         if head is not None:
             expected = f"None or {HEAD} of a distribution"
             checked(head, Head, "head", expected, lambda h: h.distribution)
@@ -155,8 +158,10 @@ class TrainInferenceConsistency:
             missing = size - len(batch)
             if missing:  # another shape would be compiled again
                 batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-            outputs = model.predict_on_batch(batch)
-            values = ops.convert_to_numpy(log_probabilities(outputs, self.head))
+            outputs = tree.flatten(model.predict_on_batch(batch))
+            if len(outputs) > 1:  # of a subclassed network nobody knew
+                raise refusal(ValueError, "model", MODEL, self.model)
+            values = ops.convert_to_numpy(log_probabilities(outputs[0], self.head))
             values = values.reshape(-1, size, *values.shape[1:])
             batches.append(values[:, : size - missing])
         return np.concatenate(batches, axis=1)

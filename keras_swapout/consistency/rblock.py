@@ -40,7 +40,14 @@ from keras_swapout.submodels.views import SplitViews, Views, laid_out
 _training_step: contextvars.ContextVar[bool] = contextvars.ContextVar("step", default=False)
 ALPHA = "a number >= 0 or a function of the training step"
 #: What Keras calls of a model that it trains.
-STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+STEPS = (
+    "make_train_function",
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+)
 #: What `fit` reports of the two terms.
 TASK_LOSS, CONSISTENCY = "task_loss", "consistency"
 
@@ -79,9 +86,9 @@ class RBlock(keras.Model):
     loss and the last activation. Sample and class weights weigh both terms, `loss_weights` an
     output's consistency as its task loss, and masked steps count in neither. An output's
     consistency is reduced by the `reduction` of its loss, and leaves out what that leaves out by
-    itself: what Keras masks for it (`ignore_class`), and of a loss of one's own the values that are
-    0 whatever is predicted. (One that returns a single number, or a mean over the binary labels of
-    a sample, does not tell which it left out: give sample weights, or a `divergence` that knows.)
+    itself: what Keras masks for it (`ignore_class`), and values that are 0 whatever is predicted,
+    as for a one-hot label of zeros; of a loss of one's own with fewer values than there are (a
+    number, or one for a sample) all that has no gradient, and the mean of the rest counts.
 
     What layers add with `add_loss` counts once, as a mean of both views: which are sums over the
     batch is tried on a few random samples when this is made. Beside "loss", `fit` reports
@@ -97,7 +104,7 @@ class RBlock(keras.Model):
     Warns:
         if layers with a rate above 0.5 make the two views drop the same units; in training, if
         layers add losses that could not be tried (in a subclassed network, say), of which a sum
-        over the batch would count both views.
+        over the batch would count both views, or that are neither a mean nor a sum.
 
     Example:
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from keras_swapout import backend
 from keras_swapout.consistency.heads import is_of_keras, loss_of
 
 # What Keras makes of a function that is given as a loss; it has no public name.
@@ -24,7 +25,8 @@ def reduced(
 ) -> Any:
     """One number of the values of a batch, as a loss makes one of its own values.
 
-    Where the loss has one value and there are several (binary labels, say), their mean counts.
+    Where the loss has one value and there are several (binary labels, say), their mean counts: of
+    those that it does not leave out.
 
     Args:
         values: (batch, ...).
@@ -49,22 +51,10 @@ def reduced(
     loss = _loss_object(loss)
     reduction = "mean" if loss is None else loss.reduction
     masks = [] if mask is None else [mask]
-    # A loss with a `__call__` of its own may have no values, and one that is a number hides them.
+    # A loss with a `__call__` of its own may have no values.
     if loss is not None and labels is not None and type(loss).call is not keras.losses.Loss.call:
-        of_loss, left_out, its_mask = _looked_at(loss, labels, prediction)
-        if rank := len(of_loss.shape):
-            if len(values.shape) > rank:
-                values = ops.mean(values, axis=tuple(range(rank, len(values.shape))))
-            # A loss may have a value for each feature: left out is of which all are.
-            features = tuple(range(len(values.shape), rank))
-            if features and left_out is not None:
-                left_out = ops.all(left_out, axis=features)
-            if features and its_mask is not None:
-                its_mask = ops.any(its_mask, axis=features)
-            if its_mask is not None:
-                masks.append(its_mask)
-            if left_out is not None:
-                values = ops.where(_along(left_out, values), 0, values)
+        values, masks_of_loss = _as_counted(values, loss, labels, prediction)
+        masks += masks_of_loss
     factors = [] if weight is None else [_along(ops.cast(weight, values.dtype), values)]
     if masks:
         factors.append(_valid(masks, values, reduction))
@@ -108,8 +98,8 @@ def _loss_object(loss):
     return loss if loss is None or isinstance(loss, keras.losses.Loss) else _OfFunction(loss)
 
 
-def _looked_at(loss, labels, prediction):
-    """The values of a loss, which of them it leaves out by itself, and its mask of them, or None.
+def _as_counted(values, loss, labels, prediction):
+    """`values` with no more axes than the loss has, 0 where it leaves them out, and masks of them.
 
     Compiled, nothing of it is computed but what depends on the labels.
     """
@@ -122,12 +112,45 @@ def _looked_at(loss, labels, prediction):
         return loss.call(y, p)
 
     prediction = ops.stop_gradient(prediction)
-    values, mask = MaskOf()(values_of(prediction))
-    if is_of_keras(loss):  # these mask what they leave out
-        return values, None, mask
-    # Left out is what is 0 whatever is predicted; a good prediction alone may make it 0 too.
-    left_out = ops.logical_and(ops.equal(values, 0), ops.equal(values_of(1 - prediction), 0))
-    return values, left_out, mask
+    of_loss, mask = MaskOf()(values_of(prediction))
+    rank = len(of_loss.shape)
+    within = tuple(range(rank, len(values.shape)))  # axes over which the loss takes its own mean
+    features = tuple(range(len(values.shape), rank))  # a loss may have a value for each
+    masks = []
+    if within and not is_of_keras(loss):
+        counted = _counted(values_of, prediction, values)
+        if rank:
+            values = ops.sum(ops.where(counted, values, 0), axis=within)
+            number = ops.sum(ops.cast(counted, values.dtype), axis=within)
+            values = values / ops.maximum(number, 1)
+        else:
+            masks.append(counted)
+    elif within and rank:
+        values = ops.mean(values, axis=within)
+    elif rank:
+        # Left out is what is 0 whatever is predicted; a good prediction alone may make it 0 too.
+        left_out = ops.logical_and(ops.equal(of_loss, 0), ops.equal(values_of(1 - prediction), 0))
+        left_out = ops.all(left_out, axis=features) if features else left_out
+        values = ops.where(left_out, 0, values)
+    if mask is not None and rank:
+        masks.append(ops.any(mask, axis=features) if features else mask)
+    return values, masks
+
+
+def _counted(values_of, prediction, values):
+    """Of which `values` a loss that hides its own depends on the prediction."""
+    # Not at 0 or 1, where a crossentropy of probabilities is clipped.
+    elsewhere = 0.75 - prediction / 2
+    slopes = [backend.gradient(values_of, x) for x in (prediction, elsewhere)]
+    counted = ops.logical_or(*(ops.not_equal(slope, 0) for slope in slopes))
+    if features := tuple(range(len(values.shape), len(counted.shape))):
+        counted = ops.any(counted, axis=features)
+    shapes = zip(counted.shape, values.shape, strict=False)
+    if len(counted.shape) < len(values.shape) or any(
+        a != b and None not in (a, b) for a, b in shapes
+    ):
+        return ops.ones_like(values, dtype="bool")  # of a divergence of one's own
+    return counted
 
 
 def _valid(masks, values, reduction):

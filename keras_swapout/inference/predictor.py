@@ -471,8 +471,9 @@ def _known(model):
     """Whether the graph of the network tells the sizes of its activations."""
     if not is_functional(model) or any(None in x.shape[1:] for x in _tensors(model)):
         return False
-    layers = sublayers(model)
-    return not any(foreign(layer) and len(sublayers(layer)) > 1 for layer in layers)
+    # Of a layer made of layers, such as MultiHeadAttention, it shows the end alone.
+    parts = [layer for layer in sublayers(model) if not is_functional(layer)]
+    return not any(len(sublayers(layer)) > 1 for layer in parts)
 
 
 def _measured(model, sample):

@@ -6,6 +6,7 @@ what it was called on. tests/submodels/test_fork.py names the versions that it w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 import weakref
@@ -50,6 +51,49 @@ def is_functional(layer: keras.Layer) -> bool:
         return bool(layer.inputs)
     except (AttributeError, ValueError):  # a Sequential model that nobody has told its input
         return False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One call of an operation in the graph of a functional model."""
+
+    operation: keras.Operation
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[keras.KerasTensor]  # those among the arguments
+    outputs: list[keras.KerasTensor]
+
+
+def calls(model: keras.Model) -> list[Call]:
+    """The calls in the graph of a functional or Sequential model, each after what it needs.
+
+    (`clone_model` with a `call_function` that records is public, calls every layer once more, and
+    leaves a node on it.)
+    """
+    model = plain_view(model) if isinstance(model, keras.Sequential) else model
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [
+        Call(
+            node.operation,
+            node.arguments.args,
+            node.arguments.kwargs,
+            list(node.input_tensors),
+            list(node.outputs),
+        )
+        for node in nodes
+        if not isinstance(node.operation, keras.layers.InputLayer)
+    ]
+
+
+def lambda_output_shape(layer: keras.layers.Lambda) -> Any:
+    """The `output_shape` that a Lambda was given; its configuration has a function's code."""
+    return layer._output_shape
+
+
+def carries_mask(tensor: keras.KerasTensor) -> bool:
+    """Whether a layer that is called on the tensor finds a mask of Keras on it."""
+    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def plain_view(model: keras.Model) -> keras.Model:

@@ -3,13 +3,14 @@
 `keras.random.uniform(...)` without a generator, `tf.random`, a `Lambda` with an augmentation, a
 dropout that passes `training=True` on: nothing in such a layer tells of it. So a layer that neither
 Keras nor this package vouches for is called a few times on one input, once in its life. In each
-call its state is what it is, and afterwards too; it is random if one moves a seed generator,
-Keras' global one as well, or if two results differ.
+call its state is what it is, and afterwards too, but for weights next to 0; it is random if one
+moves a seed generator, Keras' global one as well, or if two results differ.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,7 @@ from keras_swapout.submodels.overrides import at_inference, overridden
 CALLS, ROWS = 8, 16
 MOST = 2**18  # numbers in an input that is made up, unless two rows have more
 SIDE = 8  # of an axis of no fixed size
+ASLEEP = 1e-3  # the largest number in a weight that would hide what is drawn behind it
 
 #: Wrappers of code that is not Keras'.
 WRAPPERS = ("Lambda", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer")
@@ -44,12 +46,12 @@ def says(layer: keras.Layer) -> bool | None:
     """Whether the layer, apart from what is in it, is stochastic; None if only a trial can tell."""
     if _declared(layer) is not None:
         return _declared(layer)
-    # Keras' recurrent cells own a generator whether they use it or not.
-    if type(layer).__module__.startswith("keras.") and hasattr(layer, "recurrent_dropout"):
-        return bool(layer.dropout or layer.recurrent_dropout)
-    if owned_generators(layer):
-        return True
-    return None if foreign(layer) else False
+    if hasattr(layer, "recurrent_dropout"):
+        # Such cells own a generator whether they use it or not.
+        draws = bool(getattr(layer, "dropout", 0) or layer.recurrent_dropout)
+    else:
+        draws = bool(owned_generators(layer))
+    return None if not draws and foreign(layer) else draws
 
 
 def foreign(layer: keras.Layer) -> bool:
@@ -79,7 +81,8 @@ def hidden_layers(model: keras.Layer) -> list[keras.Layer]:
             yes and not augments(part) for yes, part in zip(known, sublayers(layer), strict=True)
         )
 
-    return _found(model, silent, training=True)
+    drawing, untried = _trials(model, silent, training=True)
+    return drawing + untried
 
 
 def draws_on(model: keras.Layer, inputs: Any, training: bool) -> bool:
@@ -87,20 +90,22 @@ def draws_on(model: keras.Layer, inputs: Any, training: bool) -> bool:
     if _declared(model) is False or not any(map(foreign, sublayers(model))):
         return False
     some = tree.map_structure(lambda a: a if a is None else a[:ROWS], inputs)
-    return _draws(model, lambda: ((some,), {}), training)
+    return _draws(model, lambda: ((some,), {}), training) is not False
 
 
 def draw_at_inference(model: keras.Layer, inputs: Any) -> list[str]:
     """The names of the layers that stay random at inference, by trial, for a batch of inputs."""
-    found = _found(model, lambda x: any(map(foreign, sublayers(x))), training=False)
-    if not found and not is_functional(model) and draws_on(model, inputs, training=False):
-        found = [model]
+    found, untried = _trials(model, lambda x: any(map(foreign, sublayers(x))), training=False)
+    # What fails on numbers that are made up may well take what the network makes of these inputs.
+    together = untried or not is_functional(model)
+    if not found and together and draws_on(model, inputs, training=False):
+        found = untried or [model]
     return [layer.name for layer in found]
 
 
-def _found(model, candidate, training):
-    """The candidates, at any depth, whose trial finds them random."""
-    found, settled = [], set()
+def _trials(model, candidate, training):
+    """The candidates, at any depth, that are random, and those that can't be tried."""
+    drawing, untried, settled = [], [], set()
     for layer in sublayers(model):  # what is in a layer comes after it
         if (
             id(layer) in settled
@@ -111,10 +116,12 @@ def _found(model, candidate, training):
             continue
         answer = _tried(layer, training)
         if answer:
-            found.append(layer)
+            drawing.append(layer)
         elif answer is False:
             settled.update(map(id, sublayers(layer)))
-    return found
+        elif first_call(layer):  # otherwise nobody knows of what type its inputs are
+            untried.append(layer)
+    return drawing, untried
 
 
 def _declared(layer):
@@ -133,29 +140,29 @@ def _tried(layer, training):
         if call:
             answers[training] = _draws(layer, lambda: _made_up(call), training)
         elif layer.built:
-            # Nobody knows of what type its inputs are: then an error says nothing.
-            answers[training] = _draws(layer, lambda: _made_up(_built_for(layer)), training, None)
+            answers[training] = _draws(layer, lambda: _made_up(_built_for(layer)), training)
     return answers.get(training)
 
 
-def _draws(layer, arguments, training, otherwise=True):
-    """`otherwise`: the answer where there are no such arguments, or the layer fails on them."""
+def _draws(layer, arguments, training):
+    """Whether calls differ; None where there are no such arguments, or the layer fails on them."""
     # In a thread of its own nothing is being traced, and no scope of Keras is open.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(_differs, layer, arguments, training, otherwise).result()
+        return thread.submit(_differs, layer, arguments, training).result()
 
 
-def _differs(layer, arguments, training, otherwise):
+def _differs(layer, arguments, training):
     generators = {id(generator.state) for generator in seed_generators(layer)}
-    own = {id(v) for v in layer.variables} - generators
+    own = {id(v) for v in [*layer.variables, *layer.metrics_variables]} - generators
     known = [x for x in sublayers(layer) if x is not layer and says(x)] if training else []
     python = random.getstate()  # Keras takes from it what the thread's global generator begins with
     try:
         args, kwargs = arguments()
+        awake = _awake(layer)
         with overridden(known, at_inference):
             first = None
             for _ in range(CALLS):
-                with keras.StatelessScope() as scope:
+                with keras.StatelessScope(awake) as scope:
                     outputs = layer(*args, **{**kwargs, "training": training})
                     outputs = [ops.convert_to_numpy(x) for x in tree.flatten(outputs)]
                 if set(scope.state_mapping) - own:  # the ids of the variables that were assigned
@@ -165,9 +172,24 @@ def _differs(layer, arguments, training, otherwise):
                     return True
         return False
     except Exception:  # whatever anybody's code raises
-        return otherwise
+        return None
     finally:
         random.setstate(python)
+
+
+def _awake(layer):
+    """Other numbers for weights next to 0, where LayerScale and ReZero begin: [(weight, numbers)].
+
+    For the answer is kept, and then such a branch grows.
+    """
+    rng = np.random.default_rng(0)
+    awake = []
+    for weight in layer.weights:
+        largest = np.abs(ops.convert_to_numpy(weight)).max(initial=0)
+        if "float" in weight.dtype and largest < ASLEEP:
+            numbers = rng.uniform(0.1, 1, weight.shape) / math.prod(weight.shape[:-1])
+            awake.append((weight, ops.convert_to_tensor(numbers, weight.dtype)))
+    return awake
 
 
 def _close(a, b):

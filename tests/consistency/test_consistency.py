@@ -208,9 +208,25 @@ def test_bad_arguments_are_named():
     refuses(lambda head: ks.TrainInferenceConsistency(model, head=head), "head", wrong, TypeError)
     with pytest.raises(ValueError, match=r"`head` must be .* Received: head=Head\(distrib.*=None"):
         ks.TrainInferenceConsistency(model, head=Head(None))
-    several = keras.Model(model.inputs, [model.outputs[0], model.outputs[0]])
-    with pytest.raises(ValueError, match=r"`model` must be a keras\.Model with one output"):
-        ks.TrainInferenceConsistency(several, head=Head())
+    other = keras.Input((6,))
+    several = [
+        keras.Model(model.inputs, [model.outputs[0], model.outputs[0]]),
+        keras.Model([*model.inputs, other], model.outputs[0]),
+    ]
+    for model in several:
+        with pytest.raises(ValueError, match=r"`model` must be .* one input and one output"):
+            ks.TrainInferenceConsistency(model, head=Head())
+
+
+@pytest.mark.tensorflow
+def test_a_subclassed_network_with_two_outputs_is_refused():
+    class Two(keras.Model):
+        def call(self, inputs):
+            return inputs, inputs
+
+    measure = ks.TrainInferenceConsistency(Two(), head=Head())
+    with pytest.raises(ValueError, match=r"`model` must be .* one output"):
+        measure(data(8)[0])
 
 
 @pytest.mark.tensorflow

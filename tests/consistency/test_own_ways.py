@@ -31,7 +31,15 @@ pytestmark = pytest.mark.skipif(BACKEND == "numpy", reason="NumPy does not train
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
-    "name", ["train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"]
+    "name",
+    [
+        "train_step",
+        "test_step",
+        "predict_step",
+        "compute_loss",
+        "compute_metrics",
+        "make_train_function",
+    ],
 )
 def test_a_network_with_a_step_of_its_own_is_refused(name):
     def own(self, *args, **kwargs):
@@ -67,6 +75,15 @@ def test_a_task_loss_of_ones_own():
 class Sum(keras.layers.Layer):
     def call(self, inputs):
         self.add_loss(0.01 * keras.ops.sum(keras.ops.square(inputs)))
+        return inputs
+
+
+@keras.saving.register_keras_serializable("test_own_ways")
+class Norm(keras.layers.Layer):
+    """Of a batch that is there twice neither the same nor the double."""
+
+    def call(self, inputs):
+        self.add_loss(keras.ops.norm(inputs))
         return inputs
 
 
@@ -136,8 +153,15 @@ def test_activity_regularisers_count_once(kind):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("make", [lambda: adding(BDropDML(0.5), InTraining()), "subclassed"])
-def test_an_added_loss_that_can_not_be_tried_warns(make):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: adding(BDropDML(0.5), InTraining()),
+        lambda: adding(BDropDML(0.5), Norm()),
+        "subclassed",
+    ],
+)
+def test_an_added_loss_of_which_a_trial_does_not_tell_warns(make):
     class Subclassed(keras.Model):
         def __init__(self):
             super().__init__()
@@ -149,7 +173,7 @@ def test_an_added_loss_that_can_not_be_tried_warns(make):
             return inputs
 
     rblock = trained_by(Subclassed() if make == "subclassed" else make())
-    with pytest.warns(UserWarning, match="Layers add losses.*could not be tried"):
+    with pytest.warns(UserWarning, match="Layers add losses.*could not tell"):
         step(rblock, *samples())
 
 

@@ -1,6 +1,7 @@
 """R-Block's training step against NumPy, Keras itself and plain training."""
 
 import json
+import os
 import warnings
 
 import keras
@@ -944,18 +945,27 @@ def test_training_brings_the_views_together():
     """Three runs on digits: with alpha the views agree better than without, in each."""
     data = load_digits()
     x, y = (data.images[:1024, ..., None] / 16).astype("float32"), data.target[:1024]
+
+    def digits_network():
+        layers = [
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            SDropDML(0.3, block_size=3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+        return keras.Sequential([keras.Input((8, 8, 1)), *layers])
+
+    rblock = trained_by(digits_network(), LOGITS, keras.optimizers.Adam(3e-3), GRAPH)
+    rblock.optimizer.build(rblock.trainable_variables)
+    start = [array(variable) for variable in rblock.optimizer.variables]
     for seed in range(3):
         reached = []
         for alpha in (0.0, 4.0):
             keras.utils.set_random_seed(seed)
-            layers = [
-                keras.layers.Conv2D(8, 3, activation="relu"),
-                SDropDML(0.3, block_size=3, seed=seed),
-                keras.layers.Flatten(),
-                keras.layers.Dense(10),
-            ]
-            model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-            rblock = trained_by(model, LOGITS, keras.optimizers.Adam(3e-3), GRAPH, alpha=alpha)
+            rblock.model.set_weights(digits_network().get_weights())
+            for variable, value in zip(rblock.optimizer.variables, start, strict=True):
+                variable.assign(value)
+            rblock.alpha = alpha
             history = rblock.fit(x, y, batch_size=64, epochs=5, verbose=0).history
             reached.append((history["consistency"][-1], history["task_loss"][-1]))
         (without, task), (consistency, task_with) = reached
@@ -1009,7 +1019,7 @@ print(json.dumps([alone, together]))
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one torch device")
 def test_two_replicas_train_as_one_device(start_python, result):
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     process = start_python(TWO_CPUS, KERAS_BACKEND=BACKEND, XLA_FLAGS=flags)
     (history, weights), (shared_history, shared_weights) = result(process)
     assert set(history) == set(shared_history) == {"loss", "task_loss", "consistency"}

@@ -166,6 +166,16 @@ def test_a_sum_over_samples_takes_the_mean_of_their_binary_labels():
 
 
 @pytest.mark.tensorflow
+def test_a_one_hot_label_of_zeros_is_left_out():
+    x, y, _ = data(True)
+    ((p, q),) = views(network(), x)
+    one_hot = np.eye(3)[y] * (y >= 0)[:, None]
+    logs = step(trained_by(network(), "categorical_crossentropy"), x, one_hot)
+    expected = divergence("kl", p, q)[y >= 0].sum() / N
+    assert logs["consistency"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.tensorflow
 def test_a_loss_of_0_for_a_good_prediction_leaves_nothing_out():
     """0 where the prediction is good enough, but not whatever is predicted."""
 
@@ -178,6 +188,52 @@ def test_a_loss_of_0_for_a_good_prediction_leaves_nothing_out():
     assert 0.2 < (values < 1).mean() < 0.8
     logs = step(trained_by(network(), good_enough), x, y)
     assert logs["consistency"] == pytest.approx(divergence("kl", p, q).mean(), rel=1e-4)
+
+
+def mean_of_known(values, y_true, axis=None):
+    known = keras.ops.cast(y_true >= 0, values.dtype)
+    number = keras.ops.maximum(keras.ops.sum(known, axis), 1)
+    return keras.ops.sum(values * known, axis) / number
+
+
+@pytest.mark.parametrize("axis", [None, -1])
+def test_steps_that_a_loss_leaves_out_of_its_own_mean(axis):
+    """Of all texts, or of each; the first has no step that counts."""
+
+    def loss(y_true, y_pred):
+        tags = keras.ops.maximum(y_true, 0)
+        values = keras.losses.sparse_categorical_crossentropy(tags, y_pred)
+        return mean_of_known(values, y_true, axis)
+
+    def tagger():
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((5, 6))
+        z = BDropDML(0.5, seed=1)(keras.layers.Dense(8, activation="relu")(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(z))
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(N, 5, 6)).astype("float32"), rng.integers(-1, 3, (N, 5))
+    y[0] = -1
+    x[y < 0] *= 3  # what stands there is not to be seen
+    ((p, q),) = views(tagger(), x)
+    values, known = divergence("kl", p, q), y >= 0
+    expected = np.sum(values * known, axis) / np.maximum(np.sum(known, axis), 1)
+    logs = step(trained_by(tagger(), loss), x, y)
+    assert logs["consistency"] == pytest.approx(expected.mean(), rel=1e-4)
+
+
+def test_labels_that_a_loss_leaves_out_of_the_mean_of_a_sample():
+    def loss(y_true, y_pred):
+        values = keras.losses.binary_crossentropy(y_true[..., None], y_pred[..., None])
+        return mean_of_known(values, y_true, -1)
+
+    x, y = data(False)[0], np.random.default_rng(0).integers(-1, 2, (N, 3))
+    ((p, q),) = views(network("sigmoid"), x)
+    values = sum((rel_entr(a, b) + rel_entr(b, a)) / 2 for a, b in ((p, q), (1 - p, 1 - q)))
+    known = y >= 0
+    expected = np.sum(values * known, -1) / np.maximum(np.sum(known, -1), 1)
+    logs = step(trained_by(network("sigmoid"), loss), x, y)
+    assert logs["consistency"] == pytest.approx(expected.mean(), rel=1e-4)
 
 
 def two_outputs():

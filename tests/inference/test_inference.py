@@ -709,6 +709,15 @@ def test_the_first_batch_says_what_fits(kind):
     assert len(small.mean) == (7 if kind == "any size" else 5) and max(rows.seen) == 60
 
 
+def test_what_is_inside_a_layer_of_keras_counts_too():
+    """4 heads of 256 x 256 scores take 1 MiB as well, and the graph shows (256, 8) only."""
+    rows, x = Rows(), Input((256, 8))
+    y = L.MultiHeadAttention(4, 2, dropout=0.5)(x, x)
+    model = keras.Model(x, L.GlobalAveragePooling1D()(rows(y)))
+    predict(model, normal(5, 256, 8), 30, head=Head(None), seed=0)
+    assert max(rows.seen) == 60
+
+
 # samples="auto"
 
 

@@ -101,6 +101,49 @@ class Fails(L.Layer):
         return x if x.shape[0] is None else x.undefined
 
 
+class Watching(L.Layer):
+    """Steady, with a metric of what comes by."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = keras.metrics.Mean()
+
+    def call(self, x):
+        self.seen.update_state(keras.ops.mean(x))
+        return x
+
+
+class Scaled(Unseeded):
+    """A branch that begins at zero, and draws from what Keras knows nothing of."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], initializer="zeros")
+        self.drop = Elsewhere()
+
+    def call(self, x):
+        return x + self.drop(self.scale * x)
+
+
+class OfSquares(L.Layer):
+    """Takes a side that is a multiple of 5, which nobody can know."""
+
+    def __init__(self, noisy):
+        super().__init__()
+        self.noisy = noisy
+
+    def call(self, x):
+        x = keras.ops.reshape(x, (-1, keras.ops.shape(x)[1] // 5, 5))
+        x = keras.ops.max(x, -1)[:, :1]
+        return x * float(Elsewhere.rng.normal()) if self.noisy else x
+
+    def compute_output_shape(self, shape):
+        return shape[0], 1
+
+
+class Cell(L.GRUCell):
+    """One's own, which inherits a generator that it does not use."""
+
+
 def of_texts():
     """A network of a layer that takes texts, which nobody can make up."""
 
@@ -159,8 +202,22 @@ def test_what_comes_from_elsewhere_is_found():
     assert found(L.Dense(8), layer) == [layer]
 
 
+@pytest.mark.tensorflow
+def test_what_is_drawn_behind_a_weight_of_zero_is_found():
+    layer = Scaled()
+    assert found(layer)[0] is layer
+    assert not array(layer.scale).any()
+
+
 @pytest.mark.parametrize(
-    "layer", [lambda: L.Lambda(lambda x: 2 * x), lambda: Block(L.Dense(8)), Drifts]
+    "layer",
+    [
+        lambda: L.Lambda(lambda x: 2 * x),
+        lambda: Block(L.Dense(8)),
+        Drifts,
+        Watching,
+        lambda: keras.Sequential([L.Reshape((4, 2)), L.RNN(Cell(3))]),
+    ],
 )
 def test_a_layer_that_does_not_draw_is_not_found(layer):
     layers = [layer(), L.BatchNormalization()]
@@ -250,3 +307,8 @@ def test_what_stays_random_at_inference_is_found():
         assert draw_at_inference(steady, x) == []
     mc = MCDropout(0.5)
     assert draw_at_inference(network(mc), x) == [mc.name]
+    for steady in (Watching(), OfSquares(noisy=False)):
+        assert draw_at_inference(network(steady, shape=(None,)), np.ones((2, 10), "float32")) == []
+    noisy = OfSquares(noisy=True)
+    model = network(noisy, shape=(None,))
+    assert draw_at_inference(model, np.ones((2, 10), "float32")) == [noisy.name]
