@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from keras_swapout.datasets.sources import Source, printable, several_sizes, unusable
 
 #: What systems put into folders, besides names that begin with a dot.
 SYSTEM = (
-    *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
+    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
 )
 #: Formats that Pillow recognises only, or hands to another program: Ghostscript, for EPS.
 NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 #: Formats whose first bytes leave no doubt. Not TIFF, which the raw files of cameras are as well.
 CERTAIN = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
-TRAINING, OTHERS = (
-    ("train", "training"),
-    ("val", "valid", "validation", "test", "testing", "eval", "evaluation"),
-)
+TRAINING = {"train", "training", "trainset"}
+SPLITS = TRAINING | {
+    *("val", "valid", "validation", "dev", "test", "testing", "testset", "eval", "evaluation"),
+    *("pred", "holdout"),
+}
+ORIENTATION = ExifTags.Base.Orientation
 
 BESIDE = "beside the classes"  # in place of a class
 HIDDEN = "hidden, or the system's"
@@ -38,6 +41,7 @@ TRANSPARENT = "with transparency, which is ignored: the colours under it are rea
 DEEP = "with 16 bits per channel, scaled to 8"
 FRAMES = "with several frames, of which the first is read"
 NESTED = "in a folder within that of their class"
+UNTURNED = "with EXIF data that can't be read, taken as upright"
 BRIGHTEST = "brightest of 16 bits, of 65535"
 
 LARGE = 2**25  # pixels above which memory matters: some 130 MB
@@ -94,8 +98,11 @@ def _listed(name):
 
 
 def _refuse_splits(name, folders):
-    splits = [p for p in folders if p.name.casefold() in TRAINING + OTHERS]
-    if len(splits) < 2 or not any(p.name.casefold() in TRAINING for p in splits):
+    splits = [p for p in folders if _words(p.name) & SPLITS]
+    if 2 * len(splits) < len(folders):  # a "bullet train" among many: the name itself has to be one
+        splits = [p for p in folders if p.name.casefold() in SPLITS]
+    training = [p for p in splits if _words(p.name) & TRAINING]
+    if not 0 < len(training) < len(splits):
         return
     within = sorted(p.name for p in splits[0].iterdir() if p.is_dir())[:3]
     raise unusable(
@@ -104,6 +111,11 @@ def _refuse_splits(name, folders):
         + (f", and {splits[0].name!r} holds the folders {within}" if within else "")
         + ". Give a folder with one sub-folder for each class: it is split here",
     )
+
+
+def _words(name):
+    """{"seg", "train"} of "seg_train", "segTrain" and "seg-train2"."""
+    return {word.casefold() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
 
 
 def _images(top, endings):
@@ -173,7 +185,7 @@ def _headers(name, files, size):
     if size is None and len({tuple(sorted(shape)) for shape in shapes}) > 1:
         raise several_sizes(shapes)
     grey = all(mode in ("1", "L", "LA") or mode[0] == "I" for mode in modes)
-    return ("L" if grey else "RGB"), dict(notes)
+    return ("L" if grey else "RGB"), notes
 
 
 def _remarkable(image):
@@ -203,21 +215,23 @@ def _warn(name, left_out, notes, count):
 
 
 def _decoded(name, paths, mode, size, notes) -> Iterator[np.ndarray]:
-    unread, brightest = {}, 0
+    unread = {}
     for path in paths:
         try:
             with _opened(path) as image:
-                pixels, most = _pixels(image, mode, size)
+                pixels = _pixels(image, mode, size, notes)
         except Exception as error:
             unread[path] = error
         else:
-            brightest = max(brightest, most)
             if not unread:  # else only to name all of them at once
                 yield pixels[..., None] if mode == "L" else pixels
     if unread:
         raise _unreadable(name, unread)
-    if brightest:
-        notes[BRIGHTEST] = brightest
+    if notes[UNTURNED]:
+        warnings.warn(
+            f"{printable(name)}: {notes[UNTURNED]} of {len(paths)} images {UNTURNED}", stacklevel=4
+        )
+    brightest = notes[BRIGHTEST]
     if 0 < brightest < 2**14:
         warnings.warn(
             f"{printable(name)}: {brightest} is the {BRIGHTEST}: scaled to 8 bits, little is left "
@@ -226,8 +240,8 @@ def _decoded(name, paths, mode, size, notes) -> Iterator[np.ndarray]:
         )
 
 
-def _pixels(image, mode, size):
-    """A decoded image, upright, 8 bits per channel; and its brightest grey of 16 bits, or 0.
+def _pixels(image, mode, size, notes):
+    """A decoded image, upright, 8 bits per channel. What shows only by now is added to `notes`.
 
     Of a large one, the rows are resized already. That is what Pillow mostly begins with as well,
     but only with several copies of the whole image in memory.
@@ -236,9 +250,8 @@ def _pixels(image, mode, size):
     if size is not None and image.width * image.height > LARGE:
         width, side = size[1], SPARE * max(size)
         image.draft(None, (side, side))  # JPEG alone can do so: to 1/2, 1/4 or 1/8
-    ImageOps.exif_transpose(image, in_place=True)
+    notes.update([UNTURNED] * (not _upright(image)))
     narrow = Image.new(mode, (width or image.width, image.height))
-    brightest = 0
     # In strips: converted whole, there would be a second image of that size.
     rows = max(1, STRIP // image.width)
     for top in range(0, image.height, rows):
@@ -248,10 +261,24 @@ def _pixels(image, mode, size):
             darkest, most = strip.getextrema()
             if darkest < 0 or most >= 2**16:
                 raise ValueError(f"it holds {darkest} .. {most}, which are no 16 bits")
-            strip, brightest = strip.point(_EIGHT, "L"), max(brightest, most)
+            strip, notes[BRIGHTEST] = strip.point(_EIGHT, "L"), max(notes[BRIGHTEST], most)
         strip = strip.convert(mode).resize((narrow.width, strip.height), Image.Resampling.BILINEAR)
         narrow.paste(strip, (0, top))
-    return np.asarray(narrow), brightest
+    return np.asarray(narrow)
+
+
+def _upright(image):
+    """Turns an image as its EXIF says, in place. Whether that could be read."""
+    image.load()  # here, where it may fail
+    try:
+        exif = image.getexif()
+        # Pillow writes the tags anew once it has turned an image, which odd ones are not fit for.
+        for tag in set(exif) - {ORIENTATION}:
+            del exif[tag]
+    except Exception:  # a photograph may be whole and what programs wrote beside it not
+        return False
+    ImageOps.exif_transpose(image, in_place=True)
+    return True
 
 
 @contextlib.contextmanager

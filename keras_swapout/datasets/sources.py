@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple
@@ -21,10 +22,10 @@ class Source(NamedTuple):
     """What a reader hands over, before anything is resized or split.
 
     `images` yields uint8 arrays `(height, width, channels)`. Where the source has its own test
-    split, `test` holds its `(images, labels)`. `strata` are finer groups than the labels, to be
-    balanced over the splits as well. `left_out` counts files that aren't among them by class and
-    reason, and `notes` images that are read otherwise than one might think; the latter is complete
-    once all images are.
+    split, `test` holds its `(images, labels)`, and `validation` likewise. `strata` are finer groups
+    than the labels, to be balanced over the splits as well. `left_out` counts files that aren't
+    among them by class and reason, and `notes` images that are read otherwise than one might think;
+    the latter is complete once all images are.
     """
 
     images: Iterable[np.ndarray]
@@ -36,6 +37,7 @@ class Source(NamedTuple):
     augment: bool = True
     left_out: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     notes: Mapping[str, int] = MappingProxyType({})
+    validation: tuple[Iterable[np.ndarray], np.ndarray] | None = None
 
 
 def _digits(name):
@@ -71,13 +73,20 @@ def _folder(name, size):
     return photographs.folder(name, size)
 
 
+def _arrays(name):
+    from keras_swapout.datasets import arrays
+
+    return arrays.from_file(name) if name.endswith(".npz") else arrays.from_function(name)
+
+
 def _tensorflow_dataset(name):
     tfds = imported("tensorflow_datasets", "pilot")
     try:
         builder = tfds.builder(name)
     except ValueError as error:
         expected = (
-            f"one of {sorted(READERS)}, an existing folder or the name of a TensorFlow Datasets set"
+            f"one of {sorted(READERS)}, an existing folder, an .npz file, module:function, or the "
+            "name of a TensorFlow Datasets set"
         )
         raise refusal(ValueError, "name", expected, name) from error
     features, keys = builder.info.features, builder.info.supervised_keys or ()
@@ -125,7 +134,11 @@ def reader(name: str, size: tuple[int, int] | None) -> Callable[[str], Source]:
     """What reads the set or the folder of this name, to be resized to `size`."""
     if name in READERS:
         return READERS[name]
-    return functools.partial(_folder, size=size) if os.path.isdir(name) else _tensorflow_dataset
+    if os.path.isdir(name):
+        return functools.partial(_folder, size=size)
+    # What follows the colon of a TensorFlow Datasets name is a version.
+    function = re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", name)
+    return _arrays if name.endswith(".npz") or function else _tensorflow_dataset
 
 
 def same_size(images: Iterable[np.ndarray], size: tuple[int, int] | None) -> np.ndarray:

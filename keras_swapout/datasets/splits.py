@@ -19,6 +19,8 @@ from keras_swapout.arguments import (
 from keras_swapout.datasets.sources import printable, reader, same_size, unusable
 
 LARGEST = 10_000  # pixels of a side
+#: What images can be scaled to: (x - mean) / std, 0..1, -1..1, or as they are, 0..255.
+SCALES = ("standardise", "unit", "symmetric", "raw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Info:
         mean, std: per channel, of the training split only, on the 0..255 scale.
         source: where the data comes from and, where it matters, the licence.
         augmented: whether training batches are augmented.
+        scale: what `scaled` and the batches are: "standardise", (images - mean) / std; "unit",
+            images / 255; "symmetric", images / 127.5 - 1; "raw", 0 .. 255.
         left_out: of a folder: what lies there and isn't read, counted by class and reason.
         notes: of a folder: images that were read otherwise than one might think, counted.
     """
@@ -45,6 +49,7 @@ class Info:
     std: tuple[float, ...]
     source: str
     augmented: bool = False
+    scale: str = "standardise"
     left_out: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -54,6 +59,14 @@ class Info:
         Raises:
             TypeError: `images` is no array. ValueError: another number of channels, NaN, or values
                 outside 0..255.
+        """
+        return dataclasses.replace(self, scale="standardise").scaled(images)
+
+    def scaled(self, images: np.ndarray) -> np.ndarray:
+        """Raw images `(..., channels)` within 0..255 in the scale of `scale`, float32.
+
+        Raises:
+            As `standardise`.
         """
         images = checked_array(images, "images")
         if images.ndim == 0 or images.shape[-1] != len(self.mean):
@@ -67,8 +80,16 @@ class Info:
                 "Argument `images` must be raw values within 0..255. "
                 f"Received: {images.min()} .. {images.max()}"
             )
-        mean, std = np.float32(self.mean), np.float32(self.std)
-        return (images.astype(np.float32) - mean) / std
+        shift, scale = self.shift_and_scale
+        return (images.astype(np.float32) - shift) / scale
+
+    @property
+    def shift_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """a and b of (images - a) / b, for each channel."""
+        if self.scale == "standardise":
+            return np.float32(self.mean), np.float32(self.std)
+        shift, scale = {"unit": (0, 255), "symmetric": (127.5, 127.5), "raw": (0, 1)}[self.scale]
+        return np.float32(shift), np.float32(scale)
 
 
 class Split(NamedTuple):
@@ -137,24 +158,21 @@ def read(
         chosen, keep = _take(keep, labels, strata, round(test * len(keep)), rng_test)
         held_out = Split(images[chosen], labels[chosen])
     else:
-        held_out = Split(
-            same_size(source.test[0], images.shape[1:3]), np.asarray(source.test[1], np.int32)
-        )
-        _check_labels(held_out.labels, source.classes, name)
+        held_out = _brought(source.test, images, source.classes, name)
     if limit is not None:
         if limit > len(keep):
             expected = f"at most {len(keep)}, the training and validation images of {name!r}"
             raise refusal(ValueError, "limit", expected, limit)
         keep, _ = _take(keep, labels, strata, limit, rng_limit)
-    held_back, keep = _take(keep, labels, strata, round(validation * len(keep)), rng_validation)
+    if source.validation is None:
+        held_back, keep = _take(keep, labels, strata, round(validation * len(keep)), rng_validation)
+        looked_at = Split(images[held_back], labels[held_back])
+    else:
+        looked_at = _brought(source.validation, images, source.classes, name)
 
-    splits = {
-        "train": Split(images[keep], labels[keep]),
-        "validation": Split(images[held_back], labels[held_back]),
-        "test": held_out,
-    }
-    ours = splits if source.test is None else ("train", "validation")
-    for split in ours:
+    splits = {"train": Split(images[keep], labels[keep]), "validation": looked_at, "test": held_out}
+    theirs = {"validation": source.validation, "test": source.test}
+    for split in (x for x in splits if theirs.get(x) is None):
         present = splits[split].labels
         for label in np.setdiff1d(np.arange(len(source.classes)), present):
             kept = sum(int(np.sum(part.labels == label)) for part in splits.values())
@@ -181,6 +199,19 @@ def read(
         notes=dict(source.notes),
     )
     return Arrays(**splits, info=info)
+
+
+def _brought(pair, images, classes, name):
+    """A split that the source has, in the size of the training images."""
+    labels = np.asarray(pair[1], np.int32)
+    _check_labels(labels, classes, name)
+    split = Split(same_size(pair[0], images.shape[1:3]), labels)
+    if split.images.shape[1:] != images.shape[1:]:
+        raise unusable(
+            name,
+            f"its splits differ in shape: {images.shape[1:]} and {split.images.shape[1:]}",
+        )
+    return split
 
 
 def stratified(labels: np.ndarray, size: int) -> np.ndarray:

@@ -2,6 +2,7 @@ import json
 import os
 import struct
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def read(folder, **options):
 
 def decoded(path, mode="RGB", size=None):
     with photographs._opened(path) as image:
-        pixels, _ = photographs._pixels(image, mode, size)
+        pixels = photographs._pixels(image, mode, size, Counter())
     return pixels[..., None] if mode == "L" else pixels
 
 
@@ -221,6 +222,29 @@ def test_frames_and_transparency_are_said(folder):
     assert info.notes == {photographs.FRAMES: 3, photographs.TRANSPARENT: 2}
 
 
+def exif(*tags):
+    """A block of EXIF data: tags as (number, type, count, value)."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("tag", [(0x011A, 2, 4, 0x41424344), (0x0102, 8, 1, 0xFFFF)])
+def test_a_tag_of_another_type_is_no_reason_against_a_photograph(folder, tag):
+    upright = (0x0112, 3, 1, 6)  # to be turned by 90 degrees
+    path = save(folder / "a" / "odd.png", exif=exif(upright, tag))
+    np.testing.assert_array_equal(decoded(path), np.rot90(np.asarray(Image.open(path)), -1))
+    assert read(folder, image_size=8)[1] == []
+
+
+@pytest.mark.parametrize("ending", ["png", "webp"])
+def test_exif_data_that_nobody_can_read_are_said(folder, ending):
+    path = save(folder / "a" / f"odd.{ending}", exif=b"Exif\0\0garbage")
+    np.testing.assert_array_equal(decoded(path), np.asarray(Image.open(path)))
+    arrays, said = read(folder)
+    assert arrays.info.notes == {photographs.UNTURNED: 1}
+    assert [f"1 of 21 images {photographs.UNTURNED}" in line for line in said] == [True]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "CMYK"])
 def test_pixels_are_those_that_pillow_decodes(tmp_path, monkeypatch, mode):
     monkeypatch.setattr(photographs, "STRIP", 100)  # several strips
@@ -261,7 +285,19 @@ def test_sizes_that_differ_are_refused_before_anything_is_decoded(folder, monkey
         datasets.read(folder)
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "cats")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Training", "validation", "cats"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test", "seg_pred"),
+        ("train1", "test1"),
+        ("trainImages", "testImages", "docs"),
+        ("train", "dev"),
+        ("train", "test", "a", "b", "c", "d"),
+    ],
+)
 def test_sub_folders_that_are_splits(tmp_path, names):
     for name in names:
         for kind in ("good", "bad"):
@@ -270,9 +306,15 @@ def test_sub_folders_that_are_splits(tmp_path, names):
         datasets.read(tmp_path)
 
 
-def test_a_class_may_be_called_like_a_split(folder):
-    (folder / "a").rename(folder / "train")
-    assert read(folder)[0].info.classes == ("b", "train")
+@pytest.mark.parametrize(
+    "names",
+    [("b", "train"), ("invalid", "valid"), ("bullet train", "cat", "dog", "fox", "test tube")],
+)
+def test_a_class_may_be_called_like_a_split(tmp_path, names):
+    for name in names:
+        for i in range(10):
+            save(tmp_path / name / f"{i}.png")
+    assert read(tmp_path)[0].info.classes == names
 
 
 def test_names_that_are_no_utf_8_are_escaped(folder):
