@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         random,
         schedules,
         submodels,
+        surgery,
         tuning,
     )
     from keras_swapout.consistency import RBlock, TrainInferenceConsistency, divergence
@@ -40,6 +41,7 @@ __all__ = [
     "random",
     "schedules",
     "submodels",
+    "surgery",
     "tuning",
     "views",
 ]
