@@ -111,13 +111,24 @@ def _training_arguments(parser):
     add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
     add(
         "--data",
-        help="digits, elpv, a TensorFlow Datasets name or a folder; default: digits",
+        help="digits, elpv, a TensorFlow Datasets name, a folder, an .npz file or module:function; "
+        "default: digits",
     )
     add("--epochs", type=int, help="passes over the training images")
-    add("--model", help="resnet8v2, resnet20v1, ...: 6n + 2 layers, version 1 or 2")
+    add(
+        "--model",
+        help="resnet8v2, resnet20v1, ... (6n + 2 layers, version 1 or 2); a name of "
+        "keras.applications; a .keras file, which is trained on; or module:function",
+    )
+    add("--weights", metavar="none|imagenet|FILE", help="of a network of keras.applications")
+    add("--from-scratch", action="store_true", help="train a .keras file's network anew")
+    add("--new-head", action="store_true", help="replace the last layer where classes differ")
+    add("--scale", help="standardise, unit (0..1), symmetric (-1..1) or raw (0..255)")
+    add("--optimizer", help="of keras.optimizers; default: the network's own, else AdamW")
+    _import_argument(parser)
     add("--width", type=int, help="multiplies the network's channels; default: 1")
     add("--batch-size", type=int, help="images of a training step")
-    add("--learning-rate", type=float, help="of the first 75 %% of the steps")
+    add("--learning-rate", type=float, help="default: 0.1 for ours, 1e-3, or 1e-4 for trained")
     add("--limit", type=int, help="training and validation images to use")
     add("--image-size", type=int, help="side to resize the images to")
     add("--corruption-images", type=int, help="test images to corrupt; default: 500")
@@ -133,7 +144,7 @@ def _training_arguments(parser):
 
 def _given(args, *apart):
     """The options of the command line, less what is not for `make_settings`."""
-    apart = ("command", "out", "traceback", *apart)
+    apart = ("command", "out", "traceback", "imports", *apart)
     return {name: value for name, value in vars(args).items() if name not in apart}
 
 
@@ -178,6 +189,7 @@ def _pilot(args):
         options = {**read_settings(args.settings), **options}
     check_packages(PILOT, options.get("data"))
     settings = make_settings(**options)
+    _import(args)
     run_pilot(settings, _out(args, "pilot", settings.data), args.save_models)
 
 
@@ -235,6 +247,7 @@ def _tune(args):
         options["ranges"] = {name: (float(low), float(high)) for name, low, high in args.ranges}
     check_packages(TUNE, options.get("data"))
     settings = make_settings(**options)
+    _import(args)
     run_tune(settings, _out(args, "tune", settings.pilot.data))
 
 
@@ -281,7 +294,19 @@ def _evaluate_arguments(parser):
         "--severities", nargs="+", type=int, default=list(SEVERITIES), help="of 1 to 5; default all"
     )
     add("--batch-size", type=int, help="rows of a call; default: what fits 256 MB")
-    add(
+    _import_argument(parser)
+    add("--out", metavar="DIR", help="folder of the results; default: evaluate-<data>")
+
+
+def _import(args):
+    if args.imports:  # it takes Keras
+        from keras_swapout.study.loading import import_modules
+
+        import_modules(args.imports)
+
+
+def _import_argument(parser):
+    parser.add_argument(
         "--import",
         dest="imports",
         nargs="+",
@@ -289,7 +314,6 @@ def _evaluate_arguments(parser):
         metavar="MODULE",
         help="modules to import first, which register layers of your own",
     )
-    add("--out", metavar="DIR", help="folder of the results; default: evaluate-<data>")
 
 
 def _evaluate(args):
@@ -300,6 +324,104 @@ def _evaluate(args):
     options = {k: v for k, v in vars(args).items() if k not in ("command", "out", "traceback")}
     out = args.out or f"evaluate-{Path(args.data).name.replace('/', '-')}"
     evaluate(out=out, **options)
+
+
+# --- retrofit and strip --------------------------------------------------------------------------
+
+
+def _retrofit_arguments(parser):
+    from keras_swapout.study.surgery.kinds import KINDS, NUMBERS
+
+    parser.description = (
+        "Puts Swapout, or another layer, into the network of a .keras file, which keeps its "
+        "weights and its outputs at inference, and writes another file to train on. Of a file of "
+        "an R-Block model, into the network that ships."
+    )
+    add = parser.add_argument
+    _file_arguments(parser)
+    add(
+        "--layer",
+        choices=KINDS,
+        default="swapout",
+        metavar="LAYER",
+        help="in place of residual additions: "
+        + ", ".join(name for name, kind in KINDS.items() if kind.merges)
+        + "; behind blocks: "
+        + ", ".join(name for name, kind in KINDS.items() if not kind.merges)
+        + "; default: swapout",
+    )
+    helps = {
+        "theta_1": "probability of KEEPING X (swapout): one number, or the first and the last "
+        "block's; default: 1",
+        "theta_2": "of KEEPING F(X) (swapout), likewise; default: 1 0.5",
+        "theta": "of KEEPING (residual_dropout, skip_forward), likewise",
+        "survival_probability": "of KEEPING a branch (stochastic_depth, drop_path), likewise",
+        "rate": "probability of DROPPING (behind blocks), likewise; default: 0.2",
+        "block_size": "below 1 a share of the map's side, else units; default: 0.5",
+    }
+    for name in NUMBERS:
+        several = 1 if name == "block_size" else "+"
+        option = "--" + name.replace("_", "-")
+        add(option, nargs=several, type=float, metavar="P", help=helps[name])
+    add("--where", nargs="+", metavar="NAME", help="only at these additions, or layers")
+    add(
+        "--keep-dropouts",
+        action="store_true",
+        help="keep a dropout that a branch ends in, beside the new layer; default: replace it",
+    )
+    add("--dry-run", action="store_true", help="show the plan, and write nothing")
+    add("--verbose", action="store_true", help="show every place, and all that was left")
+
+
+def _file_arguments(parser):
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a .keras file")
+    add("--out", required=True, metavar="NEW", help="the .keras file to write")
+    add("--overwrite", action="store_true", help="even if there is something by that name")
+    _import_argument(parser)
+
+
+def _retrofit(args):
+    from keras_swapout.study.surgery.kinds import NUMBERS
+    from keras_swapout.study.surgery.retrofit import retrofit
+
+    options = _given(args, "imports", *NUMBERS)
+    for name in NUMBERS:
+        if getattr(args, name) is not None:
+            options[name] = getattr(args, name)
+    retrofit(out=args.out, imports=args.imports, **options)
+
+
+def _strip_arguments(parser):
+    from keras_swapout.study.surgery.exports import FORMATS
+
+    parser.description = (
+        "Writes the network of a .keras file without any of our layers: it predicts the same and "
+        "loads where keras-swapout is not installed. The new file is read again and compared, "
+        "and so is every export."
+    )
+    _file_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--fold-batch-norm",
+        action="store_true",
+        help="multiply batch normalisations into the convolutions before them",
+    )
+    add(
+        "--export",
+        dest="exports",
+        nargs="+",
+        default=[],
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"write these beside it too: {', '.join(FORMATS)}",
+    )
+
+
+def _strip(args):
+    from keras_swapout.study.surgery.strip import strip
+
+    strip(out=args.out, imports=args.imports, **_given(args, "imports"))
 
 
 # --- benchmark -----------------------------------------------------------------------------------
@@ -321,5 +443,7 @@ COMMANDS: dict[str, Command] = {
     "pilot": Command("compare methods on your data", _pilot_arguments, _pilot),
     "tune": Command("find a method's probabilities on your data", _tune_arguments, _tune),
     "evaluate": Command("measure saved models on your data", _evaluate_arguments, _evaluate),
+    "retrofit": Command("put layers into a saved network", _retrofit_arguments, _retrofit),
+    "strip": Command("take them out again, and export", _strip_arguments, _strip),
     "benchmark": Command("time the layers on this machine", _benchmark_arguments, _benchmark),
 }

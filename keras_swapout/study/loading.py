@@ -94,8 +94,12 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
 
 
-def load(path: Path) -> keras.Model:
+def load(path: Path, argument: str = "models") -> keras.Model:
     """The network in a file; of an R-Block model the one that ships.
+
+    Args:
+        path: the file.
+        argument: what messages call it.
 
     Raises:
         ValueError: it can't be loaded; the message names the classes that are not known, and the
@@ -114,17 +118,17 @@ def load(path: Path) -> keras.Model:
                 # A loss or metric of the user's own is no reason: it is not needed to predict.
                 model = keras.saving.load_model(path, compile=False)
     except Exception as error:
-        raise ValueError(_why(path, error)) from error
+        raise ValueError(_why(path, error, argument)) from error
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"Argument `models` must be Keras models. Received: a {type(model).__name__} in "
+            f"Argument `{argument}` must be Keras models. Received: a {type(model).__name__} in "
             f"{str(path)!r}"
         )
     return model.model if isinstance(model, ks.RBlock) else model
 
 
-def _why(path, error):
-    start = f"Argument `models`: {str(path)!r} can't be loaded"
+def _why(path, error, argument):
+    start = f"Argument `{argument}`: {str(path)!r} can't be loaded"
     unknown = unregistered(path)
     if not unknown:
         lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]

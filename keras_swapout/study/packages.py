@@ -23,6 +23,7 @@ EXTRAS = {
         "pilot",
     ),
     **dict.fromkeys(("keras_tuner", "tensorboard"), "tuner"),
+    **dict.fromkeys(("onnx", "onnxruntime", "tf2onnx"), "export"),
     "elpv_dataset": "elpv",
     "tensorflow": "tensorflow",
     "jax": "jax",

@@ -40,7 +40,9 @@ def written(path: Path) -> Iterator[Path]:
     """A path to write a file to that takes the place of `path` once the block has ended well.
 
     So no reader, and no power cut, ever meets half of a file. The path has the name of the file,
-    since formats are told by it, in a folder of its own, since two may write the same file.
+    since formats are told by it, in a folder of its own, since two may write the same file. Of a
+    folder, written likewise, one may meet none for a moment: no folder takes the place of another
+    in one step.
 
     Args:
         path: the file; its folder is made where it is missing.
@@ -54,8 +56,12 @@ def written(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(end, start, path.parent) as folder:
             temporary = Path(folder) / path.name
             yield temporary
-            with open(temporary, "r+b") as file:
-                os.fsync(file.fileno())
+            for part in temporary.rglob("*") if temporary.is_dir() else [temporary]:
+                if part.is_file():
+                    with open(part, "r+b") as file:
+                        os.fsync(file.fileno())
+            if path.exists() and (path.is_dir() or temporary.is_dir()):
+                os.replace(path, Path(folder) / "before")  # it goes with the folder
             os.replace(temporary, path)
         if os.name == "posix":  # the new name has to reach the disk as well
             descriptor = os.open(path.parent, os.O_RDONLY)

@@ -1,11 +1,8 @@
 """How good a trained model is, in each way of predicting with it: the command `evaluate`.
 
 options.py      what to measure, and the checks of it
-loading.py      saved models, and why a file can't be used
-data.py         the images, clean, corrupted, scaled; corruptions.py, what worse images are
-ways.py         deterministic, recalibrated and stochastic inference of one model
+data.py         the images, clean, corrupted, scaled
 measures.py     what is measured of a prediction: the only place to add a measure
-scores.py       accuracy, likelihood, calibration, as functions of logits
 parts.py        what is finished
 progress.py     what the terminal shows
 run.py          the loop

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,12 @@ from keras_swapout.datasets import stratified
 from keras_swapout.study.evaluate.options import Options
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, MORE, corrupt, suitable
 from keras_swapout.study.measuring.images import read
+from keras_swapout.study.scales import SCALES, TRIED_IMAGES, found_scale
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_swapout.consistency.divergence import Head
 
 OURS = "made here"
 PUBLISHED = "cifar10_corrupted of TensorFlow Datasets"
@@ -31,6 +37,7 @@ class Images:
 
     Attributes:
         images, labels: raw uint8 (n, height, width, channels) and ints (n,).
+        seen: a line for the user where the models may have been trained on the images, or None.
         chosen: indices of those to corrupt, a fixed, stratified subset.
         info: the `keras_swapout.datasets.Info`.
         corruptions: the names of the corruptions that suit them, in order.
@@ -45,11 +52,17 @@ class Images:
         self.options = options
         arrays = _read(options, size)
         self.info = arrays.info
-        self._training = arrays.train.images
+        self._training, self._known = arrays.train.images, arrays.train
         self.images, self.labels = arrays.test
         if options.split == "all":
             self.images, self.labels = map(np.concatenate, zip(*arrays[:3], strict=True))
             self._training = None
+        self.seen = None  # whether the models may have been trained on the images
+        if options.split == "test" and "test" not in self.info.brought:
+            self.seen = (
+                "the test images are a split made here, as the pilot makes it: a model that was "
+                "trained elsewhere may have been trained on them"
+            )
         if options.mean is not None:
             channels = self.info.image_shape[-1]
             if len(options.mean) != channels or len(options.std) != channels:
@@ -80,11 +93,37 @@ class Images:
             return _published_images(name, severity)[0][chosen]
         return corrupt(self.images[chosen], name, severity, seed=0)
 
+    def find_scale(self, networks: Mapping[str, tuple[keras.Model, Head]]) -> str:
+        """Has the images in the scale that the models expect, and says which that is.
+
+        It is tried on training images, which the models may know, or where there are none on those
+        of the evaluation.
+
+        Args:
+            networks: the models and their heads, by name.
+
+        Raises:
+            ValueError: with no scale is a model better than guessing, or they expect several.
+        """
+        scales = [s for s in SCALES if self._training is not None or s != "standardise"]
+        images, labels = (self.images, self.labels) if self._training is None else self._known
+        some = stratified(labels, TRIED_IMAGES)
+        found, said = {}, ""
+        for name, (model, head) in networks.items():
+            found[name], said = found_scale(
+                model, head, images[some], labels[some], self.info, scales
+            )
+        if len(set(found.values())) > 1:
+            raise ValueError(
+                "Argument `models` must be models that take images in one scale. They seem to "
+                f"expect {found}: evaluate them apart, or give `scale`"
+            )
+        self.options = dataclasses.replace(self.options, scale=next(iter(found.values())))
+        return said
+
     def scaled(self, images: np.ndarray) -> np.ndarray:
         """Raw images as the models expect them, float32."""
-        if self.options.scale == "standardise":
-            return self.info.standardise(images)
-        return images.astype(np.float32) / np.float32(255 if self.options.scale == "unit" else 1)
+        return dataclasses.replace(self.info, scale=self.options.scale).scaled(images)
 
     def training_inputs(self) -> Batches | None:
         """The training images, scaled, without augmentation; None with split "all"."""
@@ -107,7 +146,10 @@ class Images:
         values["sizes"] = {"evaluated": len(self.labels), "corrupted": len(self.chosen)}
         if self._training is not None:
             values["sizes"] |= {"train": len(self._training)}
-        del values["augmented"]
+        for name in ("augmented", "scale", "brought"):  # the scale is among the settings
+            del values[name]
+        if self.seen:
+            values["test images"] = self.seen
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def _find_published(self):

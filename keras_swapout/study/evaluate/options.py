@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_swapout.arguments import checked_count
+from keras_swapout.datasets.splits import SCALES
 
 SPLITS = ("test", "all")
-SCALES = ("standardise", "unit", "raw")
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -28,7 +28,7 @@ class Options:
             "test" only.
         image_size: side to resize to; None for the models' input, or else the data's own.
         scale: what inputs the models expect: "standardise", (x - mean) / std; "unit", x / 255;
-            "raw", 0 .. 255.
+            "symmetric", x / 127.5 - 1; "raw", 0 .. 255; None for what is found by trying.
         mean, std: of each channel, on the 0 .. 255 scale, for "standardise"; None for those of the
             training images, which "all" has not.
         corruption_images: number of images to corrupt, or fewer where there are fewer.
@@ -49,7 +49,7 @@ class Options:
     split: str = "test"
     limit: int | None = None
     image_size: int | None = None
-    scale: str = "standardise"
+    scale: str | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     corruption_images: int = 500
@@ -67,7 +67,10 @@ class Options:
             if getattr(self, name) is not None:
                 checked_count(getattr(self, name), name)
         _check_choice("split", self.split, SPLITS)
-        _check_choice("scale", self.scale, SCALES)
+        if self.scale is None and self.mean is not None:
+            fix("scale", "standardise")  # which is what they are for
+        if self.scale is not None:
+            _check_choice("scale", self.scale, SCALES)
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None:

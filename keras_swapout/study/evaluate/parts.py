@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_swapout.study import store
-from keras_swapout.study.evaluate.loading import Saved
+from keras_swapout.study.loading import Saved
 from keras_swapout.study.shapes import Shape, holds, number
 
 CLEAN = "clean"

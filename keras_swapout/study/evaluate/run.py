@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -14,25 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_swapout._version import __version__
-from keras_swapout.study import store
-from keras_swapout.study.evaluate import loading
-from keras_swapout.study.evaluate.options import SCALES, SEVERITIES, Options
+from keras_swapout.study import loading, store
+from keras_swapout.study.evaluate.options import SEVERITIES, Options
 from keras_swapout.study.evaluate.parts import CLEAN, FOLDER, Parts
 from keras_swapout.study.hardware import environment
 from keras_swapout.study.packages import EVALUATE, check_packages
+from keras_swapout.study.shapes import each, holds, number, text
 
 if TYPE_CHECKING:
     import keras
 
+    from keras_swapout.consistency.divergence import Head
     from keras_swapout.study.evaluate.data import Images
-    from keras_swapout.study.evaluate.loading import Saved
+    from keras_swapout.study.loading import Saved
 
 GROW = ("models",)  # no finished part becomes wrong by that
 _FOLDERS = (FOLDER,)
-#: A scale that nobody has asked for is doubted where a network is less than this part of the way
-#: from the commonest class to no mistakes, with no better likelihood than the classes' shares have;
-#: or where its negative log likelihood is so many times the logarithm of the number of classes.
-NEAR, FAR = 0.2, 2.0
+_FOUND = holds(scale=text, models=each(number))
 TIMED_IMAGES = 256
 ROUNDS = 5
 LEAST_ROUNDS = 2
@@ -66,9 +63,9 @@ def evaluate(
         models: one or more .keras files.
         data, samples, split, limit, image_size, scale, mean, std, corruption_images, severities,
             batch_size: see `keras_swapout.study.evaluate.options.Options`. `limit`, `image_size`
-            and `scale` must be what the models were trained with. `scale` None is "standardise",
-            and a result that looks as if the models were trained with another one is refused;
-            with a scale (or a mean) that is given, whatever comes out is reported.
+            and `scale` must be what the models were trained with. `scale` None is found: the one
+            with the lowest loss on training images, and an error where none beats guessing; with a
+            scale (or a mean) that is given, whatever comes out is reported.
         imports: modules to import first, which register layers.
         out: folder for settings.json, parts/, results.json, results.csv and report.html; None
             writes nothing. Every finished part is on disk at once, and the same call goes on where
@@ -98,7 +95,7 @@ def evaluate(
         split,
         limit,
         image_size,
-        "standardise" if scale is None else scale,
+        scale,
         mean,
         std,
         corruption_images,
@@ -120,18 +117,27 @@ def evaluate(
         "models": {file.name: loading.checksum(file.path) for file in files},
     }
     record = json.loads(json.dumps(record))  # as it comes back from a file
+    old = None if out is None else store.read(out / store.SETTINGS, _FOUND)
+    if options.scale is None and old is not None:
+        record["scale"] = old["scale"]
+        if record["models"].keys() <= old["models"].keys():  # it was found for these
+            options = dataclasses.replace(options, scale=old["scale"])
     store.check(out, record, _FOLDERS, GROW)
     imports = list(imports)
     loading.import_modules(imports)
     networks = {file.name: loading.load(file.path) for file in files}
     images = Images(options, _size(networks))
     record["data_checksum"] = images.checksum()
-    subjects = [_Subject(file, networks[file.name], images) for file in files]
+    heads = {name: _head(network, name, images) for name, network in networks.items()}
+    if options.scale is None:
+        print(images.find_scale({name: (networks[name], heads[name]) for name in networks}))
+        record["scale"] = images.options.scale
+    subjects = [_Subject(file, networks[file.name], heads[file.name], images) for file in files]
     with store.claimed(out, record, _FOLDERS, GROW):
-        return _run(subjects, images, record, imports, out, scale is None and mean is None, start)
+        return _run(subjects, images, record, imports, out, start)
 
 
-def _run(subjects, images, record, imports, out, guessed, start):
+def _run(subjects, images, record, imports, out, start):
     from keras_swapout.study.evaluate import compare, measures, report
     from keras_swapout.study.progress import Display
     from keras_swapout.study.report import page
@@ -152,8 +158,10 @@ def _run(subjects, images, record, imports, out, guessed, start):
         f"severities, {counted(len(subjects), 'model file')}"
         + (f", {done} of {len(parts)} parts done" if done else "")
     )
+    if images.seen:
+        display.say(f"{images.seen}.")
     with display.live():
-        _measure_clean(subjects, images, kept, display, guessed)
+        _measure_clean(subjects, images, kept, display)
         for name in images.corruptions:
             _measure_corrupted(name, subjects, images, kept, display)
         timed = {subject.file.model: subject for subject in reversed(subjects)}  # one for a model
@@ -196,15 +204,19 @@ def _run(subjects, images, record, imports, out, guessed, start):
     return results
 
 
+def _head(network, name, images):
+    trial = images.images[:2].astype(np.float32)
+    return loading.checked_head(network, name, trial, len(images.info.classes))
+
+
 class _Subject:
     """A loaded model file and its ways of inference."""
 
-    def __init__(self, file: Saved, network: keras.Model, images: Images) -> None:
+    def __init__(self, file: Saved, network: keras.Model, head: Head, images: Images) -> None:
         from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
 
         self.file, self.network, self.images = file, network, images
-        options, trial = images.options, images.scaled(images.images[:2])
-        head = loading.checked_head(network, file.name, trial, len(images.info.classes))
+        options = images.options
         self._ways = Ways(network, (options.samples,), options.batch_size, head)
         self._recalibrated = False
         self.ways = [
@@ -226,18 +238,13 @@ class _Subject:
         return f"{self.file.model}, {way}"
 
 
-def _measure_clean(subjects, images, kept, display, guessed):
-    """The parts that are missing of the clean images, the deterministic ones first."""
+def _measure_clean(subjects, images, kept, display):
+    """The parts that are missing of the clean images."""
     from keras_swapout.study.evaluate.measures import of_clean
-    from keras_swapout.study.measuring.ways import DETERMINISTIC
 
-    missing = _missing(CLEAN, subjects, kept)
-    missing.sort(key=lambda one: one[0].ways.index(one[1]))
-    for subject, way in missing:
+    for subject, way in _missing(CLEAN, subjects, kept):
         prediction = _predict(subject, way, images.images, CLEAN, display)
         part = of_clean(prediction, images.labels)
-        if guessed and way == DETERMINISTIC:
-            _check_scale(subject.file, part["test"], images)
         kept.keep(subject.file, way, CLEAN, part)
         display.finished(f"{subject.row(way)}: {CLEAN}", lasting=False)
 
@@ -280,28 +287,6 @@ def _predict(subject, way, raw, label, display):
             f"with NaN or infinity on images under {label}"
         )
     return prediction
-
-
-def _check_scale(file, quality, images):
-    """Whether a model seems to have been trained with another scale than the one by default.
-
-    Such images are none that it knows: what it says of them is little better than a constant, or
-    wrong and sure of it. See `NEAR` and `FAR`.
-    """
-    shares = np.bincount(images.labels) / len(images.labels)
-    shares = shares[shares > 0]
-    commonest, entropy = float(shares.max()), float(-(shares * np.log(shares)).sum())
-    accuracy, nll = quality["accuracy"], quality["nll"]
-    knows_nothing = accuracy - commonest < NEAR * (1 - commonest) and nll > entropy
-    uniform = math.log(len(images.info.classes))
-    if knows_nothing or nll > FAR * uniform:
-        raise ValueError(
-            "Argument `scale` must be given, as the models seem to expect another than the "
-            f"default, standardise. Received: {file.name!r} with an accuracy of {accuracy:.1%}, "
-            f"where the commonest class alone has {commonest:.1%}, and a negative log likelihood "
-            f"of {nll:.2f}, where equal probabilities have {uniform:.2f}. The scales are "
-            f"{', '.join(SCALES)}; one that is given is not doubted"
-        )
 
 
 def _pooled(parts):
