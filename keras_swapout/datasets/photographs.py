@@ -28,10 +28,11 @@ SYSTEM = (
 NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 #: Formats whose first bytes leave no doubt. Not TIFF, which the raw files of cameras are as well.
 CERTAIN = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
-TRAINING = {"train", "training", "trainset"}
-SPLITS = TRAINING | {
-    *("val", "valid", "validation", "dev", "test", "testing", "testset", "eval", "evaluation"),
-    *("pred", "holdout"),
+#: What people call the parts of a data set.
+SPLITS = {
+    "train": {"train", "training", "trainset"},
+    "validation": {"val", "valid", "validation", "dev"},
+    "test": {"test", "testing", "testset", "eval", "evaluation", "holdout", "pred"},
 }
 ORIENTATION = ExifTags.Base.Orientation
 
@@ -54,26 +55,104 @@ def folder(name: str, size: tuple[int, int] | None) -> Source:
     """The images of a folder, not yet of one size, but reduced where they are far larger.
 
     Args:
-        name: the folder.
+        name: the folder, with a sub-folder for each class, or with one for each split ("train" and
+            "val", "validation" or "test") that has those.
         size: (height, width) that they are to be resized to, or None.
 
     Raises:
-        ValueError: the sub-folders are splits; an image can't be read; sizes differ without `size`.
+        ValueError: the splits have different classes; an image can't be read; sizes differ without
+            `size`.
     """
-    files, labels, classes, left_out = _listed(name)
-    mode, notes = _headers(name, files, size)
-    _warn(name, left_out, notes, len(files))
+    parts = {split: _listed(name, top) for split, top in _splits(name).items()}
+    classes, left_out = parts["train"][2:]
+    for split, (_, _, found, others) in parts.items():
+        if unknown := sorted(set(found) - set(classes)):
+            raise unusable(name, f"its {split} split has classes that training has not: {unknown}")
+        if split != "train":
+            left_out |= {f"{split}/{where}": reasons for where, reasons in others.items()}
+    everything = [file for part in parts.values() for file in part[0]]
+    mode, notes = _headers(name, everything, size)
+    _warn(name, left_out, notes, len(everything))
+
+    def images_and_labels(split):
+        files, labels, found, _ = parts[split]
+        labels = [classes.index(found[label]) for label in labels]
+        paths = [path for path, _ in files]
+        return _decoded(name, paths, mode, size, notes), np.array(labels, np.int32)
+
     return Source(
-        _decoded(name, [path for path, _ in files], mode, size, notes),
-        np.array(labels, np.int32),
+        *images_and_labels("train"),
         classes,
         f"the images under {printable(name)}",
         left_out=left_out,
         notes=notes,
+        **{split: images_and_labels(split) for split in parts if split != "train"},
     )
 
 
-def _listed(name):
+def smallest_side(name: str) -> int:
+    """The shortest side of all images of a folder, in pixels.
+
+    Raises:
+        ValueError: as `folder`.
+    """
+    parts = [_listed(name, top) for top in _splits(name).values()]
+    sides, unread = [], {}
+    for path, _ in (file for part in parts for file in part[0]):
+        try:
+            with _opened(path) as image:
+                sides.append(min(image.size))
+        except Exception as error:  # as Pillow's plugins raise whatever they like
+            unread[path] = error
+    if unread:
+        raise _unreadable(name, unread)
+    if not sides:
+        raise unusable(name, "there are no images in its sub-folders")
+    return min(sides)
+
+
+def _splits(name) -> dict[str, Path]:
+    """The folders with the classes of each split; the folder itself where it has no splits."""
+    try:
+        folders = [p for p in sorted(Path(name).iterdir()) if p.is_dir() and not _hidden(p.name)]
+        splits = [p for p in folders if _split_of(p)]
+        if 2 * len(splits) < len(folders):  # a "bullet train" among many: the name itself must be
+            splits = [p for p in folders if any(p.name.casefold() in x for x in SPLITS.values())]
+        found = {}
+        for path in splits:
+            found.setdefault(_split_of(path), []).append(path)
+        if "train" not in found or len(found) == 1:
+            return {"train": Path(name)}
+        within = {p: sum(q.is_dir() for q in p.iterdir()) for p in splits}
+    except OSError as error:
+        raise unusable(name, f"{error.filename!r} can't be listed: {_reason(error)}") from error
+    if len(splits) < len(folders) or len(found) < len(splits) or not all(within.values()):
+        raise unusable(
+            name,
+            f"its sub-folders {[p.name for p in splits]} are splits, and "
+            f"{_beside(folders, within)}. Give a folder with one for training and one for "
+            "validation, test or both, each with a sub-folder for each class; or one with the "
+            "classes alone: it is split here",
+        )
+    return {split: paths[0] for split, paths in found.items()}
+
+
+def _beside(folders, within):
+    """What is in the way of taking folders as splits; `within` counts the folders in each split."""
+    others = [p.name for p in folders if p not in within]
+    empty = [p.name for p, count in within.items() if not count]
+    if others:
+        return f"{others} beside them are not"
+    return f"{empty} hold no folders of classes" if empty else "several are of one kind"
+
+
+def _split_of(path):
+    """The split that a folder is called after, or None."""
+    words = _words(path.name)
+    return next((split for split, names in SPLITS.items() if words & names), None)
+
+
+def _listed(name, root):
     """[(path of an image, whether it is nested)], their labels, the classes, what is left out."""
     # Those of Pillow's plugins, also of one that was registered, such as that of pillow-heif.
     known = Image.registered_extensions()
@@ -81,9 +160,8 @@ def _listed(name):
     endings = {ending for ending, form in known.items() if form in (*_formats(), "MPO")}
     files, labels = [], []
     try:
-        entries = sorted(Path(name).iterdir())
+        entries = sorted(root.iterdir())
         folders = [p for p in entries if p.is_dir() and not _hidden(p.name)]
-        _refuse_splits(name, folders)
         beside = [p.name for p in entries if p not in folders]
         left_out = {BESIDE: Counter(HIDDEN if _hidden(n) else "in no class" for n in beside)}
         for label, top in enumerate(folders):
@@ -95,22 +173,6 @@ def _listed(name):
         raise unusable(name, f"{error.filename!r} can't be listed: {_reason(error)}") from error
     left_out = {where: dict(reasons) for where, reasons in left_out.items() if reasons}
     return files, labels, tuple(printable(top.name) for top in folders), left_out
-
-
-def _refuse_splits(name, folders):
-    splits = [p for p in folders if _words(p.name) & SPLITS]
-    if 2 * len(splits) < len(folders):  # a "bullet train" among many: the name itself has to be one
-        splits = [p for p in folders if p.name.casefold() in SPLITS]
-    training = [p for p in splits if _words(p.name) & TRAINING]
-    if not 0 < len(training) < len(splits):
-        return
-    within = sorted(p.name for p in splits[0].iterdir() if p.is_dir())[:3]
-    raise unusable(
-        name,
-        f"its sub-folders {[p.name for p in splits]} are splits, not classes"
-        + (f", and {splits[0].name!r} holds the folders {within}" if within else "")
-        + ". Give a folder with one sub-folder for each class: it is split here",
-    )
 
 
 def _words(name):

@@ -59,7 +59,11 @@ def load(
 
     Args:
         name: `"digits"`, `"elpv"`, a TensorFlow Datasets name such as `"cifar10"` (prepared
-            beforehand: nothing is downloaded), or a folder with one sub-folder per class.
+            beforehand: nothing is downloaded); a folder with one sub-folder per class, or with
+            one for each split ("train" and "val", "test" or both) that has those; an .npz file with
+            `x` and `y`, or `x_train`, `y_train`, `x_val`, ...; or "module:function", which returns
+            (train, validation, test), each a pair (images, labels) or a `tf.data.Dataset` of such
+            pairs, or None. Arrays are (n, height, width, channels) within 0..255 or 0..1.
         batch_size: images per batch, at least 1.
         seed: an int >= 0, for the split, the order and the augmentation.
         limit: keep this many images of training and validation together, stratified. The test
@@ -67,7 +71,8 @@ def load(
         image_size: side, or `(height, width)`, to resize to, ints in [1, 10000]. None keeps the
             source's size.
         augment: None means the source's default: on, except for `"digits"`.
-        validation: share, in (0, 1), of the images that are not test images.
+        validation: share, in (0, 1), of the images that are not test images; unused where the
+            source has its own validation split.
         test: share, in (0, 1), of all images; unused where the source has its own test split.
 
     Returns:
@@ -76,8 +81,8 @@ def load(
     Raises:
         TypeError: an argument has the wrong type. ValueError: it is out of range, an unknown name,
             unusable images (one of a folder that can't be read, larger than Pillow's limit or of
-            floats: with its path; sub-folders that are splits, such as "train" and "test"), or a
-            class with too few images to appear in every split.
+            floats: with its path; splits with different classes), or a class with too few images
+            to appear in every split.
         FileNotFoundError: a TensorFlow Datasets set that has not been prepared; the message has
             the command.
         ImportError: a missing package; the message has the command.

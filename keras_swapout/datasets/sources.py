@@ -136,9 +136,14 @@ def reader(name: str, size: tuple[int, int] | None) -> Callable[[str], Source]:
         return READERS[name]
     if os.path.isdir(name):
         return functools.partial(_folder, size=size)
+    return _tensorflow_dataset if named(name) else _arrays
+
+
+def named(name: str) -> bool:
+    """Whether a set is known by its name, and is no folder, file or function of the user's."""
     # What follows the colon of a TensorFlow Datasets name is a version.
     function = re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", name)
-    return _arrays if name.endswith(".npz") or function else _tensorflow_dataset
+    return name in READERS or not (os.path.isdir(name) or name.endswith(".npz") or function)
 
 
 def same_size(images: Iterable[np.ndarray], size: tuple[int, int] | None) -> np.ndarray:

@@ -37,6 +37,7 @@ class Info:
         augmented: whether training batches are augmented.
         scale: what `scaled` and the batches are: "standardise", (images - mean) / std; "unit",
             images / 255; "symmetric", images / 127.5 - 1; "raw", 0 .. 255.
+        brought: the splits that the source has itself, of "validation" and "test".
         left_out: of a folder: what lies there and isn't read, counted by class and reason.
         notes: of a folder: images that were read otherwise than one might think, counted.
     """
@@ -50,6 +51,7 @@ class Info:
     source: str
     augmented: bool = False
     scale: str = "standardise"
+    brought: tuple[str, ...] = ()
     left_out: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -195,6 +197,7 @@ def read(
         std=std,
         source=source.source,
         augmented=source.augment,
+        brought=tuple(split for split, pair in theirs.items() if pair is not None),
         left_out=dict(source.left_out),
         notes=dict(source.notes),
     )

@@ -31,6 +31,10 @@ def text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def maybe(shape: Shape) -> Shape:
     """None, or what `shape` says."""
     return lambda value: value is None or shape(value)

@@ -286,24 +286,55 @@ def test_sizes_that_differ_are_refused_before_anything_is_decoded(folder, monkey
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("names", "sizes"),
     [
-        ("train", "val", "test"),
-        ("Training", "validation", "cats"),
-        ("training_set", "test_set"),
-        ("seg_train", "seg_test", "seg_pred"),
-        ("train1", "test1"),
-        ("trainImages", "testImages", "docs"),
-        ("train", "dev"),
-        ("train", "test", "a", "b", "c", "d"),
+        (("train", "val", "test"), (16, 4, 4)),
+        (("Training", "validation"), (13, 4, 3)),  # no test images: they are taken from training
+        (("training_set", "test_set"), (14, 2, 4)),
+        (("trainImages", "dev", "testImages"), (16, 4, 4)),
     ],
 )
-def test_sub_folders_that_are_splits(tmp_path, names):
+def test_sub_folders_that_are_splits(tmp_path, names, sizes):
+    for part, name in enumerate(names):
+        for kind, grey in (("bad", 0), ("good", 200)):
+            for i in range(2 if part else 8):
+                path = save(tmp_path / name / kind / f"{i}.png")
+                pixels = np.full((5, 5), grey + part, np.uint8)
+                pixels[0, 0] += 10  # constant images are refused
+                Image.fromarray(pixels).save(path)
+    data = datasets.read(tmp_path, validation=0.15, test=0.2)
+    assert data.info.classes == ("bad", "good")
+    found = [data.info.sizes[split] for split in ("train", "validation", "test")]
+    assert tuple(found) == sizes
+    for part, name in enumerate(names):
+        split = {"v": data.validation, "d": data.validation, "t": data.test}[name[0].lower()]
+        split = split if part else data.train
+        assert {int(x.min()) for x in split.images} == {part, 200 + part}
+        assert ((split.images.max(axis=(1, 2, 3)) >= 200) == split.labels).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (("seg_train", "seg_test", "seg_pred"), "several are of one kind"),
+        (("train", "test", "a", "b", "c", "d"), r"\['a', 'b', 'c', 'd'\] beside them are not"),
+        (("train", "val", "cats"), r"\['cats'\] beside them are not"),
+    ],
+)
+def test_splits_that_can_not_be_told(tmp_path, names, why):
     for name in names:
         for kind in ("good", "bad"):
             save(tmp_path / name / kind / "0.png")
-    with pytest.raises(ValueError, match=r"sub-folders \[.*\] are splits, .*\['bad', 'good'\]"):
+    with pytest.raises(ValueError, match=rf"sub-folders \[.*\] are splits, and {why}"):
         datasets.read(tmp_path)
+    flat = tmp_path / "flat"
+    save(flat / "train" / "a" / "0.png")
+    save(flat / "test" / "0.png")
+    with pytest.raises(ValueError, match=r"\['test'\] hold no folders of classes"):
+        datasets.read(flat)
+    save(flat / "test" / "b" / "0.png")
+    with pytest.raises(ValueError, match=r"test split has classes that training has not: \['b'\]"):
+        datasets.read(flat)
 
 
 @pytest.mark.parametrize(

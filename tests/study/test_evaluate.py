@@ -20,9 +20,9 @@ from sklearn import metrics as sk  # noqa: E402
 
 import keras_swapout as ks  # noqa: E402
 from keras_swapout import datasets  # noqa: E402
-from keras_swapout.study import cli  # noqa: E402
+from keras_swapout.study import cli, loading  # noqa: E402
 from keras_swapout.study.evaluate import data as evaluation_data  # noqa: E402
-from keras_swapout.study.evaluate import evaluate, loading, measures, report, run  # noqa: E402
+from keras_swapout.study.evaluate import evaluate, measures, report, run  # noqa: E402
 from keras_swapout.study.evaluate.compare import compare  # noqa: E402
 from keras_swapout.study.evaluate.options import Options  # noqa: E402
 from keras_swapout.study.measuring.corruptions import corrupt  # noqa: E402
@@ -269,7 +269,7 @@ def test_results_without_settings_are_refused(tmp_path, monkeypatch):
         ({"scale": "log"}, "`scale` must be one of"),
         ({"severities": [0]}, "`severities` must be some of"),
         ({"severities": []}, "`severities` must be some of"),
-        ({"split": "all"}, "`mean` must be given"),
+        ({"split": "all", "scale": "standardise"}, "`mean` must be given"),
         ({"split": "all", "limit": 9, "scale": "raw"}, "`limit` is for split='test'"),
         ({"mean": [1.0]}, "`mean` and `std` must be given together"),
         ({"mean": [1.0], "std": [0.0]}, "`std` must be numbers > 0"),

@@ -57,10 +57,24 @@ def quick():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick):
+def trainers():
+    """Those that `finished` has compiled, by method."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, quick, trainers):
     out = tmp_path_factory.mktemp("pilot") / "out"
     settings = changed(methods=["plain", "rblock_sdropdml"])
-    return run_pilot(settings, out, save_models=True), out
+    with pytest.MonkeyPatch.context() as patch:
+        warm_up = Trainer.warm_up
+
+        def noted(self):
+            trainers[self.method.name] = self
+            warm_up(self)
+
+        patch.setattr(Trainer, "warm_up", noted)
+        return run_pilot(settings, out, save_models=True), out
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +83,8 @@ def data(quick):
 
 
 @pytest.fixture(scope="module")
-def trainer(data):
-    return Trainer(methods.METHODS["swapout"], changed(epochs=2), data)
+def trainer(finished, trainers):
+    return trainers["rblock_sdropdml"]
 
 
 def changed(**values):
@@ -160,6 +174,7 @@ def test_a_run_does_not_depend_on_the_runs_before_it(trainer):
     assert not np.allclose(trainer.train(2)["loss"], history["loss"])
 
 
+@pytest.mark.tensorflow
 def test_the_same_seed_starts_every_method_alike(data):
     settings = make_settings(**TINY)
 
@@ -193,7 +208,7 @@ def test_batches_are_full_and_depend_on_seed_and_epoch(data):
 @pytest.mark.tensorflow
 def test_logits_are_those_of_the_network_whatever_the_last_batch(trainer, data):
     images = data.test.images[:37]  # one batch and a bit
-    expected = trainer.model(data.info.standardise(images), training=False)
+    expected = trainer.deployed(data.info.standardise(images), training=False)
     expected = keras.ops.convert_to_numpy(expected)
     np.testing.assert_allclose(trainer.logits(images), expected, rtol=1e-3, atol=1e-4)
 
@@ -254,11 +269,13 @@ def test_a_finished_pilot_trains_nothing(finished, monkeypatch):
 
 
 @pytest.mark.tensorflow
-def test_a_kept_network_is_not_trained_again(finished, tmp_path, monkeypatch):
+def test_a_kept_network_is_not_trained_again(finished, trainers, tmp_path, monkeypatch):
     results, out = finished
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
     run_path(tmp_path, "plain", 0).unlink()
     monkeypatch.setattr(Trainer, "train", lambda *args: pytest.fail("it trained"))
+    # Compiled already. Its weights are others by now: the measurement of times has trained on.
+    monkeypatch.setattr(training, "Trainer", lambda method, *args: trainers[method.name])
     again = run_pilot(changed(methods=["plain", "rblock_sdropdml"]), tmp_path, save_models=True)
     before, after = results["runs"][0], again["runs"][0]
     for name in ("seconds", "history", "parameters"):
@@ -271,7 +288,8 @@ def test_a_kept_network_is_not_trained_again(finished, tmp_path, monkeypatch):
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("damage", ["truncated", "other", "missing", "history"])
 def test_a_damaged_network_is_trained_again(damage, trainer, tmp_path, monkeypatch):
-    path = model_path(tmp_path, "swapout", 0)
+    name = trainer.method.name
+    path = model_path(tmp_path, name, 0)
     path.parent.mkdir()
     trainer.deployed.save(path)
     history = {name: [0.5] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
@@ -288,15 +306,13 @@ def test_a_damaged_network_is_trained_again(damage, trainer, tmp_path, monkeypat
     monkeypatch.setattr(Trainer, "train", lambda *args: trained)
     monkeypatch.setattr(Trainer, "evaluate", lambda self: {})
     broken = "json" if damage == "history" else "keras"
-    with pytest.warns(UserWarning, match=rf"swapout-seed0\.{broken} is broken and will be made"):
+    with pytest.warns(UserWarning, match=rf"{name}-seed0\.{broken} is broken and will be made"):
         assert trainer.run(0, path=path)["history"] == trained
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert trainer.run(0, path=path)["history"] == trained
-    assert sorted(p.name for p in path.parent.iterdir()) == [
-        "swapout-seed0.json",
-        "swapout-seed0.keras",
-    ]
+    kept = [f"{name}-seed0.json", f"{name}-seed0.keras"]
+    assert sorted(p.name for p in path.parent.iterdir()) == kept
 
 
 def test_a_changed_setting_is_refused(finished):
@@ -389,7 +405,7 @@ def test_runs_without_settings_are_refused(tmp_path):
 def test_divergence_is_an_error(trainer):
     curves = training._Curves(trainer, seed=0, on_epoch=None)
     curves.set_model(trainer.model)
-    with pytest.raises(ValueError, match=r"swapout with seed 0 .* `learning_rate`"):
+    with pytest.raises(ValueError, match=r"rblock_sdropdml with seed 0 .* `learning_rate`"):
         curves.on_epoch_end(0, {"loss": float("nan"), "accuracy": 0.1})
 
 
@@ -409,7 +425,7 @@ def start(out):
 
 
 @pytest.mark.tensorflow
-def test_killed_then_interrupted_then_finished(tmp_path):
+def test_killed_then_interrupted_then_finished(tmp_path, monkeypatch):
     process = start(tmp_path)
     while not list(tmp_path.glob("runs/*.json")):
         assert process.poll() is None, process.communicate()
@@ -435,9 +451,25 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     assert "To continue: keras-swapout pilot --data digits" in errors
     assert twice or errors.strip().count("\n") == 0  # no traceback, nor what TensorFlow says
 
-    # In this process, which has its imports behind it.
+    # What is left, by a trainer that takes no time.
+    ((path, before),) = kept.items()
+    plain, asked = json.loads(before[1]), []
+
+    class Instead:
+        def __init__(self, method, settings, data):
+            self.method = method
+            asked.append(method.name)
+
+        def warm_up(self):
+            pass
+
+        def run(self, seed, *args):
+            return {**plain, "method": self.method.name, "seed": seed}
+
+    times = json.loads((FIXTURES / "pilot" / "timing.json").read_text())
+    monkeypatch.setattr(training, "Trainer", Instead)
+    monkeypatch.setattr(timing, "measure_times", lambda trainers: times)
     results = run_pilot(make_settings(**TINY), tmp_path)
-    assert [run["method"] for run in results["runs"]] == ["plain", "swapout"]
-    for path, before in kept.items():
-        assert (path.stat().st_mtime_ns, path.read_bytes()) == before
-        assert results["runs"][0] == json.loads(before[1])
+    assert asked == ["swapout", "plain"]  # the second for its times alone
+    assert results["runs"] == [plain, {**plain, "method": "swapout"}]
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import os
+import warnings
 import zlib
 from typing import Any
 
@@ -13,9 +16,12 @@ from keras_swapout import datasets
 from keras_swapout.datasets import stratified
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, corrupt
 from keras_swapout.study.measuring.images import read
+from keras_swapout.study.networks import Network, input_size
 from keras_swapout.study.pilot.settings import Settings
+from keras_swapout.study.scales import TRIED_IMAGES, found_scale
 
 SEVERITIES = (1, 3, 5)
+LARGEST_SIDE = 64  # of photographs, where neither the user nor the network says
 
 
 class PilotData:
@@ -30,7 +36,8 @@ class PilotData:
             the validation images: they are for the curves.
         corrupted: {name: {severity: images}} of the test images in `corrupted_labels`: a fixed,
             stratified subset, the same pixels for every run.
-        info: the `keras_swapout.datasets.Info`.
+        info: the `keras_swapout.datasets.Info`, with the scale that the network expects.
+        network: the network that the settings name, for these images.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `keras_swapout.datasets.load`; fewer
@@ -39,9 +46,12 @@ class PilotData:
 
     def __init__(self, settings: Settings) -> None:
         # One split for all runs: a run's seed decides its weights, order and augmentation.
-        arrays = read(settings.data, settings.limit, settings.image_size)
-        self.train, self.validation, self.test, self.info = arrays
-        self.batch_size = settings.batch_size
+        size = settings.image_size or input_size(settings.network) or _side(settings.data)
+        arrays = read(settings.data, settings.limit, size)
+        self.train, self.validation, self.test, info = arrays
+        self.network = Network(settings.network, info.image_shape, len(info.classes))
+        self.info = dataclasses.replace(info, scale=self._scale(info))
+        self.batch_size = settings.batch_size or _batch_size(len(self.train.labels))
         self.steps = len(self.train.labels) // self.batch_size
         if not self.steps:
             raise ValueError(
@@ -49,6 +59,17 @@ class PilotData:
                 f"{len(self.train.labels)}. Received: batch_size={self.batch_size}"
             )
         self._chosen = stratified(self.test.labels, settings.corruption_images)
+
+    def _scale(self, info):
+        """What the network says or, of one that is trained elsewhere and doesn't, what fits it."""
+        if self.network.scale:
+            return self.network.scale
+        some = stratified(self.train.labels, TRIED_IMAGES)
+        images, labels = (part[some] for part in self.train)
+        model = self.network.new(seed=0)
+        scale, said = found_scale(model, self.network.head, images, labels, info)
+        warnings.warn(f"{self.network.choice.model}: {said}", stacklevel=4)
+        return scale
 
     @property
     def corrupted_labels(self) -> np.ndarray:
@@ -89,4 +110,28 @@ class PilotData:
     def describe(self) -> dict[str, Any]:
         """The part "data" of the results."""
         values = dataclasses.asdict(self.info)
+        if not values["brought"]:
+            del values["brought"]
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _batch_size(images: int) -> int:
+    """A power of 2 of which an epoch has 20 to 40 steps, in [8, 128].
+
+    Example:
+
+    >>> [_batch_size(images) for images in (60, 400, 1200, 100_000)]
+    [8, 16, 32, 128]
+    """
+    return min(128, max(8, 2 ** int(math.log2(max(images, 1) / 20 + 1))))
+
+
+def _side(data):
+    """The side to resize a folder of photographs to, where nothing else says; else None."""
+    if data in datasets.READERS or not os.path.isdir(data):
+        return None
+    from keras_swapout.datasets.photographs import smallest_side
+
+    side = min(LARGEST_SIDE, smallest_side(data))
+    warnings.warn(f"{data}: images are resized to {side}×{side} pixels", stacklevel=3)
+    return side

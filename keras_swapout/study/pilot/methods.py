@@ -31,9 +31,10 @@ class Method:
         name: what the command line calls it.
         title: what tables call it.
         what: what a residual block computes, in words or a formula.
-        network: `network(new, values, **kwargs) -> keras.Model`, where `new(merge=None)` builds the
-            chosen network: initial weights from the run's seed, outputs logits, `merge` as in
-            `keras_swapout.models`. `kwargs` go to the layers.
+        surgery: `surgery(model, values, **kwargs) -> keras.Model`, which puts the method's layers
+            into a network. `kwargs` go to the layers.
+        needs: what the network has to have: "residuals", additions for the layers to take the place
+            of; "maps", ends of blocks with positions and channels to drop; or "" for nothing.
         values: the numbers it can be run with: its probabilities, block size and alpha, each a
             number or, over depth, a tuple as in `keras_swapout.schedules.per_block`.
         family: "reference", "swapout" or "rblock".
@@ -43,10 +44,11 @@ class Method:
     name: str
     title: str
     what: str
-    network: Callable[..., keras.Model]
+    surgery: Callable[..., keras.Model]
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     family: str = "swapout"
     alone: str | None = None
+    needs: str = "residuals"
 
     @property
     def alpha(self) -> float | None:
@@ -58,18 +60,31 @@ class Method:
         """One line: what a block computes, and with which numbers."""
         return ", ".join([self.what, *(_described(*item) for item in self.values.items())])
 
-    def trained(self, new: Callable[..., keras.Model], **kwargs: Any) -> keras.Model:
+    def trained(self, model: keras.Model, **kwargs: Any) -> keras.Model:
         """The model to compile and train.
 
         Args:
-            new: see `network`, above.
+            model: the network, without the method.
             **kwargs: arguments of the layers, such as `adjustable=True`.
         """
         from keras_swapout import RBlock
 
         values = {name: value for name, value in self.values.items() if name != "alpha"}
-        model = self.network(new, values, **kwargs)
+        model = self.surgery(model, values, **kwargs)
         return model if self.alpha is None else RBlock(model, alpha=self.alpha)
+
+    def unfit(self, model: keras.Model) -> str:
+        """Why the method can't be put into a network; "" if it can."""
+        from keras_swapout.surgery import block_ends, find_residuals
+
+        try:
+            if self.needs == "residuals" and not find_residuals(model):
+                return "the network has no residual addition"
+            if self.needs == "maps" and any(len(x) != 4 for x in block_ends(model).values()):
+                return "what the blocks of the network end in are no maps"
+        except ValueError as error:  # nothing in it can be reached
+            return str(error).removeprefix("Argument `model`: ")
+        return ""
 
     def deployed(self, trained: keras.Model) -> keras.Model:
         """The network to predict with, which shares its weights with what was trained."""
@@ -172,49 +187,50 @@ def _parsed(text):
 
 
 def _merged(layer: str):
-    """`network` with the layer as its merges."""
+    """`surgery` with the layer as its merges."""
 
-    def network(new, values, **kwargs):
-        return new(per_block(functools.partial(pkgutil.resolve_name(layer), **kwargs), **values))
+    def surgery(model, values, **kwargs):
+        from keras_swapout.surgery import swap_residuals
 
-    return network
+        merge = per_block(functools.partial(pkgutil.resolve_name(layer), **kwargs), **values)
+        return swap_residuals(model, merge=merge)
+
+    return surgery
 
 
 def _dropped(layer: str):
-    """`network` with the layer behind each merge of the last two stages.
+    """`surgery` with the layer behind the blocks, but those of the first third.
 
     Its `block_size`, where it has one, is the side of a block as a share of the map's.
     """
 
-    def network(new, values, **kwargs):
+    def surgery(model, values, **kwargs):
         import keras
 
-        new_layer = pkgutil.resolve_name(layer)
+        from keras_swapout.surgery import block_ends, insert_after
 
-        def merge(block, blocks):
-            if 3 * block < blocks:
-                return keras.layers.Add()
+        ends = list(block_ends(model).items())
+        ends = [end for block, end in enumerate(ends) if 3 * block >= len(ends)]
+        first = keras.config.image_data_format() == "channels_first"
 
-            def add_and_drop(pair):
-                y = keras.layers.add(pair)
-                first = keras.config.image_data_format() == "channels_first"
-                sides = [side or 2 for side in (y.shape[2:] if first else y.shape[1:3])]
-                given = dict(values)
-                if "block_size" in given:
-                    given["block_size"] = max(1, int(given["block_size"] * min(sides)))
-                return new_layer(**given, **kwargs)(y)
+        def new(place, places):
+            shape = ends[place][1]
+            sides = [side or 2 for side in (shape[2:] if first else shape[1:3])]
+            given = dict(values)
+            if "block_size" in given:
+                given["block_size"] = max(1, int(given["block_size"] * min(sides)))
+            return pkgutil.resolve_name(layer)(**given, **kwargs)
 
-            return add_and_drop
+        return insert_after(model, [name for name, _ in ends], new)
 
-        return new(merge)
-
-    return network
+    return surgery
 
 
 def _region_methods(name: str, title: str, what: str, layer: str, **values):
     """The layers alone and under R-Block."""
-    where = f"{what} behind the merges of the last two stages"
-    alone = Method(name, title, where, _dropped(layer), {"rate": RATE, **values}, family="rblock")
+    where = f"{what} behind the last two thirds of the blocks"
+    values = {"rate": RATE, **values}
+    alone = Method(name, title, where, _dropped(layer), values, family="rblock", needs="maps")
     pairs = "complementary" if name in ("bdropdml", "sdropdml") else "independent"
     return alone, dataclasses.replace(
         alone,
@@ -229,7 +245,9 @@ def _region_methods(name: str, title: str, what: str, layer: str, **values):
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("plain", "plain", "Y = X + F(X)", lambda new, values: new(), family="reference"),
+        Method(
+            "plain", "plain", "as it is", lambda model, values: model, family="reference", needs=""
+        ),
         Method(
             "residual_dropout",
             "residual dropout",

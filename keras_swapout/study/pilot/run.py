@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+import warnings
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,13 @@ from keras_swapout.study import store
 from keras_swapout.study.hardware import environment
 from keras_swapout.study.packages import PILOT, check_packages
 from keras_swapout.study.pilot import settings as options
-from keras_swapout.study.pilot.methods import find
+from keras_swapout.study.pilot.methods import REFERENCE, find
 from keras_swapout.study.pilot.runs import model_path, read_run, run_path
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.shapes import each, holds, number
 
 if TYPE_CHECKING:
+    from keras_swapout.study.networks import Network
     from keras_swapout.study.pilot.data import PilotData
     from keras_swapout.study.pilot.training import Trainer
     from keras_swapout.study.progress import Display
@@ -67,13 +70,14 @@ def run_pilot(
     start = time.perf_counter()
     out = Path(out)
     check_packages(PILOT, settings.data)
-    recorded = record(settings)
-    store.check(out, recorded, _FOLDERS, GROW)
+    store.check(out, record(settings), _FOLDERS, GROW)
 
     # Not before the cheap checks: it imports what takes seconds.
     from keras_swapout.study.pilot.data import PilotData
 
     data = PilotData(settings)
+    settings = fitting(settings, data.network)
+    recorded = record(settings)
     recorded["data_checksum"] = data.checksum()
     with store.claimed(out, recorded, _FOLDERS, GROW):
         return _run(settings, recorded, data, out, save_models, start)
@@ -125,6 +129,29 @@ def _run(settings, recorded, data, out, save_models, start):
     return results
 
 
+def fitting(settings: Settings, network: Network) -> Settings:
+    """The settings with the methods that can be put into the network; says which can't, and why.
+
+    Raises:
+        ValueError: there is none but the reference.
+    """
+    model = network.new(seed=0)
+    reasons = {name: find(name).unfit(model) for name in settings.methods}
+    methods = tuple(name for name, reason in reasons.items() if not reason)
+    unfit = {}
+    for name, reason in reasons.items():
+        if reason:
+            unfit.setdefault(reason, []).append(name)
+    said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in unfit.items())
+    if methods == (REFERENCE,) != settings.methods:
+        raise ValueError(
+            f"Argument `methods`: none can be put into {settings.model}. They don't fit: {said}"
+        )
+    if said:
+        warnings.warn(f"Left out, as they don't fit {settings.model}: {said}", stacklevel=2)
+    return dataclasses.replace(settings, methods=methods)
+
+
 class _Trainers(dict):
     """A compiled trainer for each method, made when it is first asked for."""
 
@@ -173,8 +200,17 @@ def record(settings: Settings) -> dict[str, Any]:
     """What settings.json holds: all that a run's result depends on."""
     import keras
 
+    # What is not asked for is left out: earlier versions knew nothing of it.
+    brought = {
+        name: getattr(settings, name)
+        for name in ("weights", "from_scratch", "new_head", "scale", "optimizer")
+    }
+    files = [x for x in (settings.model, settings.weights) if x and Path(x).is_file()]
+    checksums = {f"checksum of {file}": zlib.crc32(Path(file).read_bytes()) for file in files}
     return {
-        **dataclasses.asdict(settings),
+        **{k: v for k, v in dataclasses.asdict(settings).items() if k not in brought},
+        **{name: value for name, value in brought.items() if value},
+        **checksums,
         "methods": list(settings.methods),
         "samples": list(settings.samples),
         "momentum": options.MOMENTUM,

@@ -6,17 +6,20 @@ import dataclasses
 import json
 import numbers
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from keras_swapout.arguments import checked_count
+from keras_swapout.arguments import checked_count, one_of
+from keras_swapout.datasets.sources import named
+from keras_swapout.datasets.splits import SCALES
+from keras_swapout.study.networks import Choice
 from keras_swapout.study.pilot.methods import ALPHA, METHODS, REFERENCE, find
-from keras_swapout.study.shapes import many, number, text
+from keras_swapout.study.shapes import flag, many, maybe, number, text
 
 #: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
 MOMENTUM = 0.9
+LEARNING_RATE = 0.1
 WEIGHT_DECAY = 1e-4
 
 FAMILIES = ("swapout", "rblock")
@@ -28,7 +31,12 @@ OPTIONS = (
     "seeds",
     "epochs",
     "model",
+    "weights",
+    "from_scratch",
+    "new_head",
+    "scale",
     "width",
+    "optimizer",
     "batch_size",
     "learning_rate",
     "limit",
@@ -38,13 +46,19 @@ OPTIONS = (
 )
 
 #: Of those in a file that are no numbers.
-_SHAPES = {"data": text, "model": text, "methods": many(text), "samples": many(number)}
+_SHAPES = {
+    **dict.fromkeys(("data", "model"), text),
+    **dict.fromkeys(("weights", "scale", "optimizer"), maybe(text)),
+    "learning_rate": maybe(number),
+    **dict.fromkeys(("from_scratch", "new_head"), flag),
+    "methods": many(text),
+    "samples": many(number),
+}
 
 _PAPER = {
     "model": "resnet20v2",
     "epochs": 60,
     "batch_size": 128,
-    "learning_rate": 0.1,
     "seeds": 3,
     "image_size": None,
     "jit_compile": True,
@@ -72,11 +86,13 @@ class Settings:
         methods: names from `METHODS`, in its order, perhaps with "@" and numbers of their own (see
             `keras_swapout.study.pilot.methods.find`); always with the reference, "plain".
         seeds: number of runs of each method; the seeds are 0 .. seeds - 1.
-        model: "resnet<depth>v1" or "resnet<depth>v2", depth 6n + 2.
-        width: multiplies the network's channels.
+        model, weights, from_scratch, new_head, scale, width: see `keras_swapout.study.networks`.
+        optimizer: a name of keras.optimizers; None for the network's own where it is compiled,
+            SGD as in the Swapout paper for our networks, else AdamW.
         epochs: passes over the training images.
-        batch_size: images of a training step.
-        learning_rate: of the first 75 % of the steps.
+        batch_size: images of a training step, or None for what suits their number.
+        learning_rate: of the first 75 % of the steps, or of AdamW and others after a warm-up and
+            before a cosine decay; None for 0.1, 1e-3, or 1e-4 where trained weights are continued.
         limit: number of training and validation images to use, or None for all.
         image_size: side to resize to, or None for the source's.
         corruption_images: number of test images to corrupt, or fewer where there are fewer.
@@ -90,13 +106,25 @@ class Settings:
     model: str
     width: int
     epochs: int
-    batch_size: int
-    learning_rate: float
+    batch_size: int | None
+    learning_rate: float | None
     limit: int | None
     image_size: int | None
     corruption_images: int
     samples: tuple[int, ...]
     jit_compile: bool
+    weights: str | None = None
+    from_scratch: bool = False
+    new_head: bool = False
+    scale: str | None = None
+    optimizer: str | None = None
+
+    @property
+    def network(self) -> Choice:
+        """The network that is asked for."""
+        return Choice(
+            self.model, self.width, self.weights, self.from_scratch, self.new_head, self.scale
+        )
 
 
 def make_settings(
@@ -115,6 +143,11 @@ def make_settings(
     corruption_images: int = 500,
     samples: Iterable[int] = (30,),
     jit_compile: bool | None = None,
+    weights: str | None = None,
+    from_scratch: bool = False,
+    new_head: bool = False,
+    scale: str | None = None,
+    optimizer: str | None = None,
 ) -> Settings:
     """Settings with the defaults of `data`, checked.
 
@@ -138,20 +171,32 @@ def make_settings(
         "model": model,
         "epochs": epochs,
         "batch_size": batch_size,
-        "learning_rate": learning_rate,
         "seeds": seeds,
         "image_size": image_size,
         "jit_compile": jit_compile,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
+    theirs = {} if named(str(data)) else {"batch_size": None}
+    defaults = {**_PAPER, **theirs, **DEFAULTS.get(str(data), {})}
+    if Choice(chosen.get("model", defaults["model"])).kind != "ours":
+        # XLA takes minutes to compile the step of a large network on a CPU, for each method.
+        defaults["jit_compile"] = False
+    elif learning_rate is None and optimizer is None:
+        learning_rate = LEARNING_RATE
     settings = Settings(
         data=str(data),
         methods=_methods(methods, family, alpha),
         width=width,
         limit=limit,
+        learning_rate=learning_rate,
+        weights=None if weights == "none" else weights,
+        from_scratch=from_scratch,
+        new_head=new_head,
+        scale=scale,
+        optimizer=optimizer,
         corruption_images=corruption_images,
         samples=tuple(sorted(set(samples))),
-        **{**_PAPER, **DEFAULTS.get(str(data), {}), **chosen},
+        **{**defaults, **chosen},
     )
     _check(settings)
     if jit_compile is None:
@@ -188,26 +233,6 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
             f"Received: {str(path)!r}, which has {', '.join(sorted(wrong))}"
         )
     return found
-
-
-def model_version(model: str) -> tuple[int, int]:
-    """(depth, version) of a model's name.
-
-    Raises:
-        ValueError: it is no such name.
-
-    Example:
-
-    >>> model_version("resnet20v2")
-    (20, 2)
-    """
-    match = re.fullmatch(r"resnet(\d+)v([12])", model)
-    if not match or int(match[1]) < 8 or int(match[1]) % 6 != 2:
-        raise ValueError(
-            "Argument `model` must be resnet<depth>v1 or resnet<depth>v2 with depth = 6n + 2: "
-            f"resnet8v2, resnet14v2, resnet20v1, ... Received: model={model!r}"
-        )
-    return int(match[1]), int(match[2])
 
 
 def _methods(names, family, alphas):
@@ -254,16 +279,18 @@ def _alphas(alphas):
 
 
 def _check(settings):
-    model_version(settings.model)
-    for name in ("seeds", "width", "epochs", "batch_size", "corruption_images"):
+    settings.network.check()
+    if settings.scale is not None:
+        one_of(settings.scale, SCALES, "scale")
+    for name in ("seeds", "width", "epochs", "corruption_images"):
         checked_count(getattr(settings, name), name)
-    for name in ("limit", "image_size"):
+    for name in ("limit", "image_size", "batch_size"):
         if getattr(settings, name) is not None:
             checked_count(getattr(settings, name), name)
     for count in settings.samples or (None,):
         checked_count(count, "samples")
     rate = settings.learning_rate
-    if not isinstance(rate, numbers.Real) or not 0 < rate < float("inf"):
+    if rate is not None and not (isinstance(rate, numbers.Real) and 0 < rate < float("inf")):
         raise ValueError(
             f"Argument `learning_rate` must be a number above 0. Received: learning_rate={rate!r}"
         )

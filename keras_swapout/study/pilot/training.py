@@ -11,8 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_swapout import TrainInferenceConsistency, models
-from keras_swapout.consistency.divergence import Head
+from keras_swapout import TrainInferenceConsistency
 from keras_swapout.consistency.rblock import CONSISTENCY, TASK_LOSS
 from keras_swapout.datasets import stratified
 from keras_swapout.study import store
@@ -21,10 +20,10 @@ from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
 from keras_swapout.study.pilot.data import PilotData
 from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.methods import Method
+from keras_swapout.study.pilot.recipe import compile_for
 from keras_swapout.study.pilot.runs import HISTORY
-from keras_swapout.study.pilot.settings import MOMENTUM, WEIGHT_DECAY, Settings, model_version
+from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.shapes import holds, number
-from keras_swapout.submodels.fork import stochastic_layers
 from keras_swapout.tuning.restart import start_as
 
 TIMED_IMAGES = 256
@@ -51,13 +50,14 @@ class Trainer:
 
     def __init__(self, method: Method, settings: Settings, data: PilotData, **layers: Any) -> None:
         self.method, self.settings, self.data, self.layers = method, settings, data, layers
+        head = data.network.head
         self.model = self._new_model(seed=0)
         self.deployed = method.deployed(self.model)
         self.deployed.jit_compile = settings.jit_compile
         self.consistency = TrainInferenceConsistency(
-            self.deployed, batch_size=data.batch_size, head=Head("softmax", from_logits=True)
+            self.deployed, batch_size=data.batch_size, head=head
         )
-        self.ways = Ways(self.deployed, settings.samples, head=Head("softmax", from_logits=True))
+        self.ways = Ways(self.deployed, settings.samples, head=head)
         # One step, so that Keras compiles and builds its metrics now: it would peek at the data
         # of the first run for that, and the first run would see other batches than the rest.
         self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
@@ -65,7 +65,7 @@ class Trainer:
 
     def warm_up(self) -> None:
         """Compiles what `evaluate` measures the time of."""
-        images = self.data.info.standardise(self.data.train.images[:1])
+        images = self.data.info.scaled(self.data.train.images[:1])
         for name in self.ways.names:
             self.ways.predict(name, images.repeat(TIMED_IMAGES, axis=0))
 
@@ -162,7 +162,7 @@ class Trainer:
         """What takes many passes, on a part of the test images."""
         chosen = stratified(self.data.test.labels, SAMPLED_IMAGES)
         labels = self.data.test.labels[chosen]
-        inputs = self.data.info.standardise(self.data.test.images[chosen])
+        inputs = self.data.info.scaled(self.data.test.images[chosen])
         return {
             "consistency": self.consistency(inputs, labels),
             "inference": self._ways_of_inference(inputs, labels),
@@ -172,7 +172,7 @@ class Trainer:
         """Quality of the ways of predicting; "seconds" for `TIMED_IMAGES`, and "once" before."""
         found = {}
         start = time.perf_counter()
-        self.ways.recalibrate(self.data.info.standardise(self.data.train.images))
+        self.ways.recalibrate(self.data.info.scaled(self.data.train.images))
         once = time.perf_counter() - start
         # Whole batches, however few images there are: others are filled up and cost as much.
         timed = inputs[np.arange(TIMED_IMAGES) % len(inputs)]
@@ -195,74 +195,32 @@ class Trainer:
             images: raw, (n, height, width, channels).
 
         Returns:
-            Float32, (n, classes).
+            Float32, (n, classes); of probabilities their logarithms, which are logits too.
         """
         size = self.data.batch_size
         outputs = []
         for start in range(0, len(images), size):
-            batch = self.data.info.standardise(images[start : start + size])
+            batch = self.data.info.scaled(images[start : start + size])
             missing = size - len(batch)
             if missing:  # another shape would be compiled again
                 batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
             logits = keras.ops.convert_to_numpy(self.deployed.predict_on_batch(batch))
             outputs.append(logits[: size - missing])
-        return np.concatenate(outputs).astype(np.float32)
+        logits = np.concatenate(outputs).astype(np.float32)
+        if self.data.network.head.from_logits:
+            return logits
+        return np.log(np.maximum(logits, np.finfo(np.float32).tiny))
 
     def _new_model(self, seed: int) -> keras.Model:
         """The method's model, with the initial weights that every method has for this seed."""
-        keras.utils.set_random_seed(seed)
-        depth, version = model_version(self.settings.model)
-        resnet = {1: models.ResNetV1, 2: models.ResNetV2}[version]
-
-        def network(merge=None):
-            return resnet(
-                depth,
-                self.settings.width,
-                len(self.data.info.classes),
-                self.data.info.image_shape,
-                merge,
-                classifier_activation=None,
-            )
-
-        initial = network().get_weights()
-
-        def network_with_initial_weights(merge=None):
-            model = network(merge)
-            # A layer with a seed generator takes a number from the stream that seeds the weights
-            # after it: without this, only the plain networks would start alike.
-            own = {id(w) for layer in stochastic_layers(model) for w in layer.weights}
-            weights = [w for w in model.weights if id(w) not in own]
-            if [w.shape for w in weights] == [w.shape for w in initial]:
-                for weight, value in zip(weights, initial, strict=True):
-                    weight.assign(value)
-            return model
-
-        model = self.method.trained(network_with_initial_weights, **self.layers)
-        model.compile(
-            self._new_optimizer(model),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=self.settings.jit_compile,
-        )
-        return model
-
-    def _new_optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
+        network = self.data.network
+        base = network.new(seed)
+        # What is trained goes on giving the same outputs at inference.
+        kept = {"rescale": True} if network.continued and self.method.family == "swapout" else {}
+        model = self.method.trained(base, **kept, **self.layers)
         steps = self.data.steps * self.settings.epochs
-        rate = self.settings.learning_rate
-        optimizer = keras.optimizers.SGD(
-            keras.optimizers.schedules.PiecewiseConstantDecay(
-                [math.floor(0.75 * steps), math.floor(0.875 * steps)],
-                [rate, rate / 10, rate / 100],
-            ),
-            momentum=MOMENTUM,
-            # The paper's decay is part of the gradient and gathers momentum; Keras' is not.
-            weight_decay=WEIGHT_DECAY / (1 - MOMENTUM),
-        )
-        optimizer.exclude_from_weight_decay(
-            var_list=[v for v in model.trainable_variables if len(v.shape) < 2]
-        )
-        optimizer.build(model.trainable_variables)
-        return optimizer
+        compile_for(model, base, network, self.settings, steps)
+        return model
 
 
 class _Curves(keras.callbacks.Callback):

@@ -64,6 +64,12 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
 
     part = search.role()
     data = PilotData(settings.pilot)
+    reason = METHODS[settings.method].unfit(data.network.new(seed=0))
+    if reason:
+        raise ValueError(
+            f"Argument `method`: {settings.method} can't be put into {settings.pilot.model}: "
+            f"{reason}"
+        )
     trials = search.Trials(settings, data)
     if part == "worker":
         _work(settings, trials)

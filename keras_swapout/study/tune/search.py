@@ -109,7 +109,7 @@ class Trials:
         images, labels = self.data.validation
         found = scores.quality(trainer.logits(images), labels)
         if self.settings.objective in CONSISTENT:
-            found |= trainer.consistency(self.data.info.standardise(images), labels)
+            found |= trainer.consistency(self.data.info.scaled(images), labels)
         return {name: found[name] for name in OBJECTIVES if name in found}
 
 

@@ -1,0 +1,369 @@
+"""The network that a study trains: ours by name, one of keras.applications, a file, a function.
+
+Each is built anew for each seed. A method is then put into it by `keras_swapout.surgery`, as the
+user would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_swapout.consistency.divergence import Head
+
+_NAMES = "resnet<depth>v1 or resnet<depth>v2 with depth = 6n + 2 (resnet8v2, resnet20v1, ...)"
+EXPECTED = (
+    f"{_NAMES}, a name of keras.applications (MobileNetV3Small, ...), a .keras file, or "
+    "module:function"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is asked for.
+
+    Attributes:
+        model: a name, a file, or "module:function"; see `EXPECTED`.
+        width: multiplies the channels of our networks.
+        weights: of a network of keras.applications: None for new ones, "imagenet", or a file.
+        from_scratch: whether a file's weights are drawn anew.
+        new_head: whether a file's last dense layer is replaced, to fit the classes of the data.
+        scale: what inputs the network expects, one of `keras_swapout.datasets.splits.SCALES`, or
+            None for what it says itself.
+    """
+
+    model: str
+    width: int = 1
+    weights: str | None = None
+    from_scratch: bool = False
+    new_head: bool = False
+    scale: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "ours", "file", "function" or "application".
+
+        Example:
+
+        >>> [Choice(name).kind for name in ("resnet8v2", "a.keras", "my.code:net", "VGG16")]
+        ['ours', 'file', 'function', 'application']
+        """
+        if re.fullmatch(r"resnet\d+v\d+", self.model):
+            return "ours"
+        if self.model.endswith(".keras"):
+            return "file"
+        return "function" if ":" in self.model else "application"
+
+    def check(self) -> None:
+        """Raises a ValueError or FileNotFoundError for what can be seen without Keras."""
+        if self.kind == "ours":
+            depth_and_version(self.model)
+        elif self.kind == "file" and not Path(self.model).is_file():
+            raise FileNotFoundError(f"Argument `model`: there is no file {self.model!r}")
+        elif self.kind == "application" and not re.fullmatch(r"[A-Z]\w+", self.model):
+            raise ValueError(f"Argument `model` must be {EXPECTED}. Received: model={self.model!r}")
+        for name, kinds, what in (
+            ("weights", ("application",), "a name of keras.applications"),
+            ("from_scratch", ("file",), "a .keras file: others are new anyway"),
+            ("new_head", ("file", "function"), "a .keras file or a function"),
+        ):
+            if getattr(self, name) and self.kind not in kinds:
+                raise ValueError(
+                    f"Argument `{name}` is for {what}. Received: {name}={getattr(self, name)!r} "
+                    f"with model={self.model!r}"
+                )
+        if self.width != 1 and self.kind != "ours":
+            raise ValueError(
+                "Argument `width` is for our own networks. Received: "
+                f"width={self.width!r} with model={self.model!r}"
+            )
+
+
+def depth_and_version(model: str) -> tuple[int, int]:
+    """(depth, version) of the name of one of our networks.
+
+    Raises:
+        ValueError: it is no such name.
+
+    Example:
+
+    >>> depth_and_version("resnet20v2")
+    (20, 2)
+    """
+    match = re.fullmatch(r"resnet(\d+)v([12])", model)
+    if not match or int(match[1]) < 8 or int(match[1]) % 6 != 2:
+        raise ValueError(f"Argument `model` must be {EXPECTED}. Received: model={model!r}")
+    return int(match[1]), int(match[2])
+
+
+class Network:
+    """The network of a choice, for images and classes: `new(seed)` builds it.
+
+    Args:
+        choice: what is asked for.
+        image_shape: (height, width, channels) of the images.
+        classes: how many classes the data have.
+
+    Attributes:
+        scale: what its inputs are, one of `keras_swapout.datasets.splits.SCALES`; None where it
+            has been trained elsewhere and does not say.
+        continued: whether it begins with weights that are trained.
+        head: softmax probabilities or logits.
+
+    Raises:
+        ValueError: there is no such network, it is no classifier of such images, or its weights
+            don't fit. FileNotFoundError: weights that are not there and can't be fetched.
+    """
+
+    def __init__(self, choice: Choice, image_shape: tuple[int, int, int], classes: int) -> None:
+        self.choice, self.image_shape, self.classes = choice, image_shape, classes
+        self._build = {
+            "ours": self._ours,
+            "application": self._application,
+            "file": self._brought,
+            "function": self._brought,
+        }[choice.kind]()
+        self.continued = bool(choice.weights) or (choice.kind == "file" and not choice.from_scratch)
+        first = self.new(seed=0)
+        self.head = checked_head(first, choice.model, image_shape, classes)
+        self.scale = choice.scale or scale_of(first, choice.kind)
+        if self.scale is None and not self.continued:
+            self.scale = "standardise"
+
+    def new(self, seed: int) -> keras.Model:
+        """A network with the weights of a seed, compiled if the user's is.
+
+        Args:
+            seed: of the initial weights.
+        """
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        return self._build()
+
+    def _ours(self) -> Callable[[], keras.Model]:
+        from keras_swapout import models
+
+        depth, version = depth_and_version(self.choice.model)
+        resnet = {1: models.ResNetV1, 2: models.ResNetV2}[version]
+        width, classes, shape = self.choice.width, self.classes, self.image_shape
+        return lambda: resnet(depth, width, classes, shape, classifier_activation=None)
+
+    def _application(self) -> Callable[[], keras.Model]:
+        import keras
+
+        name, weights = self.choice.model, self.choice.weights
+        build = getattr(keras.applications, name, None)
+        if not inspect.isfunction(build):
+            known = [x for x in dir(keras.applications) if x[0].isupper()]
+            raise ValueError(
+                f"Argument `model` must be {EXPECTED}. Received: model={name!r}, and "
+                f"keras.applications has {', '.join(known)}"
+            )
+        preprocess = sys.modules[build.__module__].preprocess_input
+        height, width, channels = self.image_shape
+        pretrained = weights == "imagenet"
+        if weights not in (None, "none", "imagenet") and not Path(weights).is_file():
+            raise FileNotFoundError(f"Argument `weights`: there is no file {weights!r}")
+
+        def new():
+            inputs = keras.Input((height, width, channels))
+            x = inputs
+            if channels == 1:  # they are made for colours
+                x = keras.layers.Concatenate(name="grey_as_colours")([x, x, x])
+            # (What returns its input for the networks that have their preprocessing in them.)
+            x = preprocess(x)
+            options = {"include_top": False, "pooling": "avg"} if pretrained else {}
+            if not pretrained:
+                options |= {"classes": self.classes, "classifier_activation": None}
+            try:
+                network = build(
+                    weights="imagenet" if pretrained else None,
+                    input_shape=(height, width, 3),
+                    **{
+                        k: v for k, v in options.items() if k in inspect.signature(build).parameters
+                    },
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"Argument `model`: {name} can't be built for images of "
+                    f"{height}×{width}: {error}"
+                ) from error
+            except Exception as error:  # whatever stands between here and a server
+                raise FileNotFoundError(
+                    f"Argument `weights`: those of {name} for imagenet are not on this machine and "
+                    f"can't be fetched ({error}). Put the file into ~/.keras/models from a machine "
+                    "with a connection, give a file, or choose --weights none"
+                ) from error
+            if weights not in (None, "none", "imagenet"):
+                _load_weights(network, weights)
+            x = network(x)
+            if pretrained:
+                x = keras.layers.Dense(self.classes, name="predictions")(x)
+            return keras.Model(inputs, x, name=name.lower())
+
+        return new
+
+    def _brought(self) -> Callable[[], keras.Model]:
+        build = _theirs(self.choice)
+        return lambda: new_head(build(), self.classes) if self.choice.new_head else build()
+
+
+def _theirs(choice: Choice) -> Callable[[], keras.Model]:
+    """The function that builds what a file or a function of the user's holds."""
+    if choice.kind == "file":
+        from keras_swapout.study.loading import load
+
+        path = Path(choice.model)
+        with _about_one_model():
+            load(path)
+        return (lambda: anew(load(path))) if choice.from_scratch else (lambda: load(path))
+    module, _, name = choice.model.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as with python -m
+    try:
+        build = getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        ours = (None, module, module.partition(".")[0])
+        if getattr(error, "name", None) not in ours and isinstance(error, ModuleNotFoundError):
+            raise  # the module is there, and imports another that is not
+        raise ValueError(
+            "Argument `model` must be module:function, of a module that Python finds in "
+            f"{os.getcwd()} or installed. Received: {choice.model!r} ({error})"
+        ) from error
+    return lambda: _returned(build, choice)
+
+
+def _returned(build, choice):
+    import keras
+
+    model = build()
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"Argument `model`: {choice.model} must return a keras.Model. It returned a "
+            f"{type(model).__name__}"
+        )
+    return model
+
+
+def _load_weights(network, path):
+    try:
+        network.load_weights(path)
+    except Exception as error:  # whatever HDF5 and Keras make of another network's file
+        raise ValueError(
+            f"Argument `weights`: {path!r} does not hold the weights of {network.name}, with "
+            f"{network.count_params():,} numbers: {error}"
+        ) from error
+
+
+def anew(model: keras.Model) -> keras.Model:
+    """The network of a model with new weights; what is adapted to data, not trained, stays."""
+    import keras
+
+    from keras_swapout.submodels.inside import sublayers
+
+    new = type(model).from_config(model.get_config())
+    if not new.built:
+        new.build_from_config(model.get_build_config())
+    for old, twin in zip(sublayers(model), sublayers(new), strict=True):
+        if isinstance(old, keras.layers.Normalization):
+            store: dict[str, Any] = {}
+            old.save_own_variables(store)
+            twin.load_own_variables(store)
+    if model.compiled:
+        new.compile_from_config(model.get_compile_config())
+    return new
+
+
+def new_head(model: keras.Model, classes: int) -> keras.Model:
+    """A copy of a functional network whose last dense layer has another number of units.
+
+    Raises:
+        ValueError: its graph can't be read, or it does not end in a dense layer.
+    """
+    import keras
+
+    from keras_swapout.surgery.find import check_reachable
+    from keras_swapout.surgery.graph import Graph
+    from keras_swapout.surgery.places import fitted
+    from keras_swapout.surgery.rewrite import key, rewritten
+
+    check_reachable(model)
+    graph = Graph(model)
+    call = graph.producer.get(id(model.outputs[0]))
+    while call and isinstance(call.operation, (keras.layers.Activation, keras.layers.Softmax)):
+        call = graph.producer.get(id(call.inputs[0]))
+    if len(model.outputs) != 1 or not call or type(call.operation) is not keras.layers.Dense:
+        raise ValueError(
+            f"Argument `new_head`: {model.name!r} must have one output that a Dense layer makes. "
+            f"It ends in {call.operation.name if call else 'its input'!r}"
+        )
+    dense = fitted(call.operation, units=classes)
+    copy = rewritten(model, {key(call): [dense]})
+    if model.compiled:
+        copy.compile_from_config(model.get_compile_config())
+    return copy
+
+
+def input_size(choice: Choice) -> tuple[int, int] | None:
+    """(height, width) of the images that a network takes, or None where it takes any."""
+    if choice.kind not in ("file", "function"):
+        return None
+    from keras_swapout.study.loading import input_size as sides
+
+    with _about_one_model():
+        found = sides(_theirs(choice)(), choice.model)
+    return None if found is None or None in found[:2] else found[:2]
+
+
+def scale_of(model: keras.Model, kind: str) -> str | None:
+    """What a network is to be fed with, as far as it says itself."""
+    import keras
+
+    from keras_swapout.submodels.inside import calls, is_functional
+
+    if kind == "application":
+        return "raw"  # its preprocessing is in front of it
+    network, first = model, None
+    while is_functional(network):
+        first = next((c.operation for c in calls(network)), None)
+        network = first
+    scaled = isinstance(first, (keras.layers.Rescaling, keras.layers.Normalization))
+    return "raw" if scaled else None
+
+
+def checked_head(
+    model: keras.Model, name: str, image_shape: tuple[int, int, int], classes: int
+) -> Head:
+    """What a network's output is, after a trial on two images.
+
+    Raises:
+        ValueError: it does not take such images, or has no output for each class.
+    """
+    import numpy as np
+
+    from keras_swapout.study.loading import checked_head as check
+
+    images = np.random.default_rng(0).uniform(0, 1, (2, *image_shape)).astype("float32")
+    with _about_one_model():
+        return check(model, name, images, classes)
+
+
+@contextlib.contextmanager
+def _about_one_model():
+    """What evaluate says of its files, said of the one network."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace("Argument `models`", "Argument `model`")) from error
