@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 from keras_swapout.tuning.spaces import alpha, block_size, drop_rate, theta_schedule
 
 if TYPE_CHECKING:
-    from keras_swapout.tuning.hypermodels import RBlockHyperModel, SwapoutHyperModel
+    from keras_swapout.tuning.hypermodels import (
+        RBlockHyperModel,
+        SurgeryHyperModel,
+        SwapoutHyperModel,
+    )
     from keras_swapout.tuning.restart import start_as
 
 __all__ = [
     "RBlockHyperModel",
+    "SurgeryHyperModel",
     "SwapoutHyperModel",
     "alpha",
     "block_size",
@@ -27,6 +32,7 @@ __all__ = [
 #: The files of what is imported when it is asked for: they need KerasTuner, or Keras.
 _FILES = {
     "RBlockHyperModel": "hypermodels",
+    "SurgeryHyperModel": "hypermodels",
     "SwapoutHyperModel": "hypermodels",
     "start_as": "restart",
 }

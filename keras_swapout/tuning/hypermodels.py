@@ -12,6 +12,8 @@ import keras
 from keras_swapout import layers
 from keras_swapout.arguments import checked, checked_flag, one_of, refusal
 from keras_swapout.layers.merge import GRANULARITIES
+from keras_swapout.surgery import swap_residuals
+from keras_swapout.surgery.places import fitted
 from keras_swapout.tuning import spaces
 from keras_swapout.tuning.restart import start_as
 from keras_swapout.tuning.spaces import Range
@@ -169,6 +171,57 @@ class SwapoutHyperModel(_ReusedSteps):
             return make(**values, **given, adjustable=self.reuse)
 
         return self.make_model(hp, merge)
+
+
+class SurgeryHyperModel(SwapoutHyperModel):
+    """Searches the thetas of a merge that `keras_swapout.surgery` puts into anybody's network.
+
+    As `SwapoutHyperModel`, for a function that knows nothing of merges: its residual additions are
+    found and replaced, with `rescale=True`, so that trained weights go on predicting what they did,
+    and the copy is compiled as the network is.
+
+    Args:
+        build: `build(hp) -> compiled keras.Model`, functional or Sequential, whose metrics can be
+            saved. It may search hyperparameters of its own with `hp`.
+        **kwargs: those of `SwapoutHyperModel`.
+
+    Raises:
+        As `SwapoutHyperModel`; when it builds, as `keras_swapout.surgery.swap_residuals`, and
+        ValueError: the model is not compiled.
+
+    Example:
+
+    >>> import keras, keras_tuner, keras_swapout as ks
+    >>> def build(hp):
+    ...     inputs = keras.Input((8,))
+    ...     model = keras.Model(inputs, inputs + keras.layers.Dense(8)(inputs))
+    ...     model.compile("sgd", "mse")
+    ...     return model
+    >>> hp = keras_tuner.HyperParameters()
+    >>> model = SurgeryHyperModel(build, kind="constant").build(hp)
+    >>> sorted(hp.values), [type(layer).__name__ for layer in model.layers]
+    (['theta_1', 'theta_2'], ['InputLayer', 'Dense', 'Swapout'])
+
+    Source: this package.
+    """
+
+    def __init__(
+        self, build: Callable[[keras_tuner.HyperParameters], keras.Model], **kwargs: Any
+    ) -> None:
+        build = _function(build)
+        super().__init__(lambda hp, merge: _with_merges(build(hp), merge), **kwargs)
+
+
+def _with_merges(model, merge):
+    if not isinstance(model, keras.Model) or not model.compiled:
+        raise refusal(ValueError, "build", "a function that returns a compiled keras.Model", model)
+    copy = swap_residuals(
+        model, merge=lambda block, blocks: fitted(merge(block, blocks), rescale=True)
+    )
+    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+    rest = {k: v for k, v in model.get_compile_config().items() if k not in ("optimizer", "loss")}
+    copy.compile(optimizer, model.loss, **keras.saving.deserialize_keras_object(rest))
+    return copy
 
 
 class RBlockHyperModel(_ReusedSteps):

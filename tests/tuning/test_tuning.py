@@ -4,7 +4,6 @@ KerasTuner swallows what a trial raises, so each search is checked to have compl
 """
 
 import functools
-import gc
 
 import keras
 import numpy as np
@@ -17,7 +16,7 @@ keras_tuner = pytest.importorskip("keras_tuner", reason='pip install "keras-swap
 from keras_swapout.tuning import hypermodels  # noqa: E402
 
 tuning = ks.tuning
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("little_garbage")]
 
 LOADED = """
 import json, sys
@@ -51,15 +50,6 @@ def hyperparameters(**values):
 
 def space(hp):
     return {p.name: p for p in hp.space}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_garbage():
-    """KerasTuner collects garbage before each trial: seconds, with all that is loaded here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +323,31 @@ def test_trials_share_a_step_and_nothing_else(make, builder, name, only, data, t
             expected = np.linspace(values[f"{theta}_start"], values[f"{theta}_stop"], 3)
             np.testing.assert_allclose([layer[theta] for layer in found], expected)
     assert np.abs(predictions[0] - predictions[1]).max() > 1e-3
+
+
+def test_a_network_that_knows_nothing_of_merges(data, tmp_path):
+    loss = Counted()
+
+    def build(hp):
+        # The merges of `swapout_builder`, as additions.
+        return swapout_builder(loss, [0.01])(hp, lambda block, blocks: keras.layers.Add())
+
+    model = tuning.SurgeryHyperModel(build, kind="constant")
+    tuner = keras_tuner.RandomSearch(model, "val_loss", 3, seed=0, directory=tmp_path)
+    trials = search(tuner, **data)
+    assert set(trials[0].hyperparameters.values) == {"theta_1", "theta_2", "learning_rate"}
+    assert len({trial.score for trial in trials}) == 3
+    assert loss.traces <= 3  # to build, to train and to validate, once for all trials
+    (best,) = tuner.get_best_models()
+    values = tuner.get_best_hyperparameters()[0].values
+    merges = [layer for layer in best.layers if isinstance(layer, ks.layers.Swapout)]
+    assert [layer.theta_2 for layer in merges] == [pytest.approx(values["theta_2"])] * 3
+    assert all(layer.rescale for layer in merges)
+    assert best.optimizer.momentum == 0.9 and best.loss is loss
+    assert [metric.name for metric in best.metrics] == ["loss", "compile_metrics"]
+    plain = build(keras_tuner.HyperParameters())
+    rebuilt = model.build(keras_tuner.HyperParameters())
+    np.testing.assert_array_equal(plain(data["x"][:5]), rebuilt(data["x"][:5]))
 
 
 def test_a_search_of_ones_own_beside_ours(data, tmp_path):
