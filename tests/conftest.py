@@ -1,4 +1,7 @@
+import gc
+import importlib.util
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -11,6 +14,26 @@ import numpy as np
 import pytest
 
 import keras_swapout as ks
+
+
+def fast_to_compile():
+    """XLA's flags for code that takes half the time to compile, and longer to run: no test is long.
+
+    What LLVM optimises they leave out; what becomes of the operations is the same.
+    """
+    flags = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    if keras.backend.backend() == "jax":
+        # Not every version has it, and XLA ends the process where it doesn't know a flag.
+        folder = Path(importlib.util.find_spec("jaxlib").origin).parent
+        for path in folder.glob("libjax_common.so"):
+            with path.open("rb") as file:
+                library = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if library.find(b"xla_cpu_use_fusion_emitters") >= 0:
+                flags.append("--xla_cpu_use_fusion_emitters=false")
+    return " ".join(flags)
+
+
+os.environ.setdefault("XLA_FLAGS", fast_to_compile())  # read when it first compiles
 
 
 def pytest_collection_modifyitems(items):
@@ -38,6 +61,15 @@ def draw():
         return y % 2 == 1, y >= 2
 
     return masks
+
+
+@pytest.fixture(scope="module")
+def little_garbage():
+    """KerasTuner collects garbage before each trial: seconds, with all that is loaded here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,28 @@ before = {name.split(".")[0] for name in sys.modules}
 import keras_swapout
 after = {name.split(".")[0] for name in sys.modules}
 commands = {"keras_swapout.study.pilot", "keras_swapout.study.evaluate"} & set(sys.modules)
-print(json.dumps(sorted((after - before - set(sys.stdlib_module_names)) | commands)))
+added = sorted((after - before - set(sys.stdlib_module_names)) | commands)
 """
 
+#: Before `LOADED`: there is no TensorFlow, and `asked` notes who would have liked one.
 WITHOUT_TENSORFLOW = """
 import sys
+import traceback
+
+asked = []
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "tensorflow":
+            asked.extend(f.filename for f in traceback.extract_stack() if "swapout" in f.filename)
             raise ImportError("No module named 'tensorflow'")
 
 sys.meta_path.insert(0, Absent())
-import json
-import keras, numpy as np
+"""
+
+TRAINED = """
+asked = list(asked)
+import numpy as np
 import keras_swapout as ks
 
 inputs = keras.Input((6,))
@@ -38,9 +46,8 @@ model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
 model.compile("sgd", "sparse_categorical_crossentropy")
 x, y = np.ones((8, 6), "float32"), np.arange(8) % 3
 loss = model.fit(x, y, batch_size=8, epochs=1, verbose=0).history["loss"]
-print(json.dumps([keras.backend.backend(), "tensorflow" in sys.modules, loss]))
+print(json.dumps([added, asked, keras.backend.backend(), "tensorflow" in sys.modules, loss]))
 """
-
 
 REGISTERED = """
 import json, sys
@@ -48,7 +55,7 @@ from pathlib import Path
 
 sys.argv = ["keras-swapout"]
 import keras_swapout
-from keras_swapout.study.evaluate import loading
+from keras_swapout.study import loading
 
 before = "keras" in sys.modules
 try:
@@ -98,18 +105,14 @@ def test_a_room_shows_its_public_names_and_they_are_typed(room):
 
 
 def test_import_loads_nothing_that_keras_does_not(start_python, result):
-    assert result(start_python(LOADED)) == ["keras_swapout"]
+    assert result(start_python(LOADED + "print(json.dumps(added))")) == ["keras_swapout"]
 
 
-def test_import_with_jax_loads_no_tensorflow(start_python, result):
+def test_with_jax_no_tensorflow_is_imported_or_needed(start_python, result):
     pytest.importorskip("jax", reason='pip install "keras-swapout[jax]"')
-    assert result(start_python(LOADED, KERAS_BACKEND="jax")) == ["keras_swapout"]
-
-
-def test_trains_where_there_is_no_tensorflow(start_python, result):
-    pytest.importorskip("jax", reason='pip install "keras-swapout[jax]"')
-    backend, loaded, (loss,) = result(start_python(WITHOUT_TENSORFLOW, KERAS_BACKEND="jax"))
-    assert (backend, loaded) == ("jax", False)
+    process = start_python(WITHOUT_TENSORFLOW + LOADED + TRAINED, KERAS_BACKEND="jax")
+    added, asked, backend, loaded, (loss,) = result(process)
+    assert (added, asked, backend, loaded) == (["keras_swapout"], [], "jax", False)
     assert 0 < loss < 100
 
 
