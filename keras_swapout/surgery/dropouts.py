@@ -173,7 +173,7 @@ def _noise_in(layer) -> str | None:
     if isinstance(layer, keras.layers.Dropout):
         return f"{type(layer).__name__} is a subclass of Dropout"
     parts = sublayers(layer)
-    inner = sorted({type(x).__name__ for x in parts if x is not layer and _drops(x)})
+    inner = sorted({type(x).__name__ for x in parts if x is not layer and drops(x)})
     rates = [getattr(x, name, 0) for x in parts for name in ("dropout", "recurrent_dropout")]
     if inner or any(isinstance(rate, (int, float)) and rate > 0 for rate in rates):
         what = f" ({', '.join(inner)})" if inner else ""
@@ -204,7 +204,7 @@ def _rate(layer) -> float | None:
     return 1 - value if name in _KEPT else value
 
 
-def _drops(layer):
+def drops(layer):
     """Whether a layer draws at a rate of its own; Keras' own with a rate of 0 can't draw."""
     kinds = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
     if isinstance(layer, kinds):
@@ -224,7 +224,7 @@ def set_rates(
 
     Args:
         model: a model or a layer.
-        rate: the probability of DROPPING, in (0, 1).
+        rate: the probability of DROPPING, in [0, 1). One of 0 is not found again by default.
         where: which dropouts: names, or a predicate on layers. Default all of a rate above 0:
             `keras.layers.Dropout` and its relatives, and what is named StochasticDepth, DropPath or
             DropConnect. (For ours there is `layer.adjust`.)
@@ -248,12 +248,12 @@ def set_rates(
     0.1
     """
     checked(model, keras.Layer, "model", "a keras.Model or a keras.Layer")
-    rate = checked_number(rate, lambda n: 0 < n < 1, "rate", "a number in (0, 1)")
+    rate = checked_number(rate, lambda n: 0 <= n < 1, "rate", "a number in [0, 1)")
     places: dict[str, keras.Layer] = {}
     left = {}
     for layer in sublayers(model):
         name = layer.path or layer.name
-        if _drops(layer) and not _is_ours(layer):
+        if drops(layer) and not _is_ours(layer):
             while name in places:
                 name += "'"
             places[name] = layer

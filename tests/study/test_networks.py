@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+import keras_swapout as ks
 from keras_swapout.consistency.divergence import Head
 from keras_swapout.datasets import read
 from keras_swapout.study import networks
@@ -43,10 +44,10 @@ def straight():
 class Own(keras.Model):
     def __init__(self):
         super().__init__()
-        self.flat, self.dense = layers.Flatten(), layers.Dense(10)
+        self.flat, self.drop, self.dense = layers.Flatten(), layers.Dropout(0.2), layers.Dense(10)
 
     def call(self, x):
-        return self.dense(self.flat(x))
+        return self.dense(self.drop(self.flat(x)))
 
 def own(): return Own()
 def other(): return "no model"
@@ -154,11 +155,13 @@ def test_methods_that_do_not_fit_are_named_with_the_reason(theirs):
 
     def unfit(name):
         model = network(f"their_nets:{name}").new(0)
-        return [METHODS[method].unfit(model) for method in names]
+        return [METHODS[method].unfit(model) for method in (*names, "without_own", "rblock_own")]
 
-    assert unfit("residual") == ["", "", ""]
-    assert unfit("straight") == ["the network has no residual addition", "", ""]
-    assert all("`call` of its own" in reason for reason in unfit("own"))
+    none = "the network has no dropout of its own"
+    assert unfit("residual") == [""] * 5
+    assert unfit("straight") == ["the network has no residual addition", "", "", none, none]
+    assert all("`call` of its own" in reason for reason in unfit("own")[:3])
+    assert unfit("own")[3:] == ["", ""]
     settings = make_settings("digits", methods=names, model="their_nets:straight")
     with pytest.warns(UserWarning, match="swapout: the network has no residual addition"):
         fit = fitting(settings, network("their_nets:straight"))
@@ -184,6 +187,19 @@ def test_the_scale_is_found_by_trying_each(scale):
     with pytest.raises(ValueError, match=r"`scale` must be given.*guessing"):
         found_scale(model, head, images, shuffled, data.info)
     assert losses(model, head, images, labels, data.info)[scale][1] > 0.8
+
+
+def test_methods_of_what_a_network_has_itself(theirs):
+    for name in ("residual", "own"):
+        model = network(f"their_nets:{name}").new(0)
+        model(np.zeros((1, 8, 8, 1)))
+        without = METHODS["without_own"].trained(model)
+        own = [x for x in without._flatten_layers() if isinstance(x, keras.layers.Dropout)]
+        assert own and not any(layer.rate for layer in own)
+        trained = METHODS["rblock_own"].trained(network(f"their_nets:{name}").new(0))
+        assert isinstance(trained, ks.RBlock)
+        ours = sum(isinstance(x, ks.layers.Dropout) for x in trained.model._flatten_layers())
+        assert ours == (2 if name == "residual" else 0)
 
 
 def test_a_pilot_trains_somebody_elses_network(tmp_path, theirs, monkeypatch):

@@ -324,9 +324,9 @@ def test_rates_refused():
     )
     cases = [
         (TypeError, "`model` must be a keras.Model or", ("model", 0.2)),
-        (ValueError, r"`rate` must be a number in \(0, 1\)", (model, 0.0)),
-        (ValueError, r"`rate` must be a number in \(0, 1\)", (model, 1)),
-        (TypeError, r"`rate` must be a number in \(0, 1\)", (model, "0.1")),
+        (ValueError, r"`rate` must be a number in \[0, 1\)", (model, -0.1)),
+        (ValueError, r"`rate` must be a number in \[0, 1\)", (model, 1)),
+        (TypeError, r"`rate` must be a number in \[0, 1\)", (model, "0.1")),
         (ValueError, "there is no dropout of a rate above 0", (behind(layers.Dense(2)), 0.2)),
         (ValueError, "'b' is none of the 1 dropouts", (model, 0.2, "b")),
         (

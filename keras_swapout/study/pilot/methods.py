@@ -34,10 +34,11 @@ class Method:
         surgery: `surgery(model, values, **kwargs) -> keras.Model`, which puts the method's layers
             into a network. `kwargs` go to the layers.
         needs: what the network has to have: "residuals", additions for the layers to take the place
-            of; "maps", ends of blocks with positions and channels to drop; or "" for nothing.
+            of; "maps", ends of blocks with positions and channels to drop; "noise", layers that
+            draw; "dropouts", whose rates can be set; or "" for nothing.
         values: the numbers it can be run with: its probabilities, block size and alpha, each a
             number or, over depth, a tuple as in `keras_swapout.schedules.per_block`.
-        family: "reference", "swapout" or "rblock".
+        family: "reference", "swapout", "rblock" or, of what a network has itself, "own".
         alone: for R-Block the name of the method that trains the same layers without it.
     """
 
@@ -75,13 +76,21 @@ class Method:
 
     def unfit(self, model: keras.Model) -> str:
         """Why the method can't be put into a network; "" if it can."""
+        from keras_swapout.submodels.fork import stochastic_layers
+        from keras_swapout.submodels.inside import sublayers
+        from keras_swapout.submodels.trial import augments
         from keras_swapout.surgery import block_ends, find_residuals
+        from keras_swapout.surgery.dropouts import drops
 
         try:
             if self.needs == "residuals" and not find_residuals(model):
                 return "the network has no residual addition"
             if self.needs == "maps" and any(len(x) != 4 for x in block_ends(model).values()):
                 return "what the blocks of the network end in are no maps"
+            if self.needs == "noise" and all(map(augments, stochastic_layers(model))):
+                return "the network has no dropout of its own"
+            if self.needs == "dropouts" and not any(map(drops, sublayers(model))):
+                return "the network has no dropout of its own"
         except ValueError as error:  # nothing in it can be reached
             return str(error).removeprefix("Argument `model`: ")
         return ""
@@ -226,6 +235,24 @@ def _dropped(layer: str):
     return surgery
 
 
+def _without_own(model, values, **kwargs):
+    """`surgery` that has the network's own dropouts drop nothing, at any depth."""
+    from keras_swapout.surgery import set_rates
+
+    set_rates(model, 0.0)
+    return model
+
+
+def _own(model, values, **kwargs):
+    """`surgery` that leaves a network its dropouts, ours in their place where that can be done."""
+    from keras_swapout.surgery import swap_dropouts
+
+    try:
+        return swap_dropouts(model)
+    except ValueError:  # they are out of reach; then their views are independent
+        return model
+
+
 def _region_methods(name: str, title: str, what: str, layer: str, **values):
     """The layers alone and under R-Block."""
     where = f"{what} behind the last two thirds of the blocks"
@@ -275,6 +302,24 @@ METHODS: dict[str, Method] = {
             "Y = Θ₁ X + Θ₂ F(X)",
             _merged("keras_swapout.layers:Swapout"),
             {"theta_1": LINEAR, "theta_2": LINEAR},
+        ),
+        Method(
+            "without_own",
+            "without own dropout",
+            "as it is, but for the rates of its dropouts: 0",
+            _without_own,
+            family="own",
+            needs="dropouts",
+        ),
+        Method(
+            "rblock_own",
+            "R-Block, own dropout",
+            "as it is; loss + α × two-way KL of two sub-models",
+            _own,
+            {"alpha": ALPHA},
+            family="own",
+            alone="plain",
+            needs="noise",
         ),
         *_region_methods(
             "spatial_dropout",

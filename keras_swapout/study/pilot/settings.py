@@ -22,7 +22,7 @@ MOMENTUM = 0.9
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 1e-4
 
-FAMILIES = ("swapout", "rblock")
+FAMILIES = ("swapout", "rblock", "own")
 
 #: The settings that the command line takes, in the order to show them.
 OPTIONS = (
@@ -153,7 +153,8 @@ def make_settings(
 
     Args:
         Those of `Settings`; None means the default for this data, or for `limit` all images.
-        family: "swapout" or "rblock": only these methods (and "plain"), where `methods` is None.
+        family: "swapout", "rblock" or "own", what a network has itself: only these methods (and
+            "plain"), where `methods` is None.
         alpha: weights of R-Block's consistency term, numbers >= 0: each R-Block method is run with
             each of them.
 
@@ -178,14 +179,15 @@ def make_settings(
     chosen = {name: value for name, value in given.items() if value is not None}
     theirs = {} if named(str(data)) else {"batch_size": None}
     defaults = {**_PAPER, **theirs, **DEFAULTS.get(str(data), {})}
-    if Choice(chosen.get("model", defaults["model"])).kind != "ours":
+    ours = Choice(chosen.get("model", defaults["model"])).kind == "ours"
+    if not ours:
         # XLA takes minutes to compile the step of a large network on a CPU, for each method.
         defaults["jit_compile"] = False
     elif learning_rate is None and optimizer is None:
         learning_rate = LEARNING_RATE
     settings = Settings(
         data=str(data),
-        methods=_methods(methods, family, alpha),
+        methods=_methods(methods, family, alpha, ours),
         width=width,
         limit=limit,
         learning_rate=learning_rate,
@@ -235,13 +237,14 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     return found
 
 
-def _methods(names, family, alphas):
+def _methods(names, family, alphas, ours):
     if family is not None and family not in FAMILIES:
         raise ValueError(
             f"Argument `family` must be one of {', '.join(FAMILIES)}. Received: family={family!r}"
         )
     if names is None:
-        names = [name for name, method in METHODS.items() if family in (None, method.family)]
+        wanted = (*FAMILIES[: 2 if ours else 3], "reference") if family is None else (family,)
+        names = [name for name, method in METHODS.items() if method.family in wanted]
     elif family is not None:
         raise ValueError(
             "Arguments `methods` and `family` can't both be given. "
