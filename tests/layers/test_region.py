@@ -628,20 +628,16 @@ def test_modes_agree_bit_for_bit(layer, views):
 
 
 @pytest.mark.tensorflow
-def test_every_backend_draws_the_same_regions(start_python, result):
-    running = {}
-    for name in ("tensorflow", "jax", "torch"):
-        # find_spec, not import: two frameworks in one process may quarrel.
-        if name != BACKEND and importlib.util.find_spec(name):
-            running[name] = start_python(DIGEST, KERAS_BACKEND=name)
-    if not running:
-        pytest.skip("needs a second backend: pip install tensorflow jax torch")
+def test_torch_draws_the_same_regions(start_python, result):
+    # JAX has a run of its own of these tests, which compare with NumPy.
+    if not importlib.util.find_spec("torch"):  # not import: two frameworks may quarrel
+        pytest.skip("needs a second backend: pip install torch")
+    process = start_python(DIGEST, KERAS_BACKEND="torch")
     here = {}
     exec(compile(DIGEST, "here", "exec"), here)
     expected = here["drawn"].hexdigest()
     assert expected != hashlib.sha256().hexdigest()
-    for name, process in running.items():
-        assert result(process) == [name, expected]
+    assert result(process) == ["torch", expected]
 
 
 @pytest.mark.parametrize("dtype", reduced(["float16", "bfloat16"], "bfloat16"))
