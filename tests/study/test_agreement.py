@@ -110,11 +110,13 @@ def test_runs_without_consistency_have_no_agreement():
 
 
 def test_settings_choose_a_family_and_alphas():
-    family = make_settings(family="rblock").methods
-    assert set(family) == {n for n, m in METHODS.items() if m.family != "swapout"}
-    assert make_settings(family="swapout").methods == tuple(
-        n for n, m in METHODS.items() if m.family != "rblock"
-    )
+    def of(*families):
+        return tuple(n for n, m in METHODS.items() if m.family in ("reference", *families))
+
+    for family in ("swapout", "rblock", "own"):
+        assert make_settings(family=family).methods == of(family)
+    assert make_settings().methods == of("swapout", "rblock")  # our networks drop nothing
+    assert make_settings(model="VGG16").methods == of("swapout", "rblock", "own")
     chosen = make_settings(methods=["sdropdml", "rblock_sdropdml"], alpha=[3, 0.1, 1]).methods
     assert chosen == (
         "plain",
