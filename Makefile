@@ -4,8 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Two processes. The tests of a file stay in one, with their fixtures and what JAX has compiled. The
-# notebooks first, which take longest, and small doctests last, so that both end at the same time.
-TESTS  := tests/test_notebooks.py tests keras_swapout
+# notebooks come first (conftest.py), and small doctests last, so that both end at the same time.
+TESTS  := tests keras_swapout
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 .PHONY: pilot test lint benchmark notebooks clean

@@ -37,6 +37,8 @@ os.environ.setdefault("XLA_FLAGS", fast_to_compile())  # read when it first comp
 
 
 def pytest_collection_modifyitems(items):
+    # They take longest: begun last, they would leave one of two processes without work for minutes.
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
     backend = keras.backend.backend()
     if backend != "tensorflow":
         skip = pytest.mark.skip(reason=f"needs KERAS_BACKEND=tensorflow, this run has {backend}")
