@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_swapout.datasets.sources import Source, printable, unusable
+from keras_swapout.datasets.sources import Source, printable, theirs, unusable
 
 _SPLITS = ("train", "val", "test")
 _ALSO = {"val": ("val", "valid", "validation")}
@@ -54,10 +52,8 @@ def from_function(name: str) -> Source:
         ValueError: there is no such function, or it returns something else.
     """
     module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # as with python -m
     try:
-        found = getattr(importlib.import_module(module), function)
+        found = getattr(theirs(module), function)
     except (ModuleNotFoundError, AttributeError) as error:
         raise unusable(
             name, f"there is no such function in {os.getcwd()} or installed ({error})"

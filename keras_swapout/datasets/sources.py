@@ -9,6 +9,7 @@ import functools
 import importlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple
@@ -188,6 +189,13 @@ def printable(name: str | os.PathLike) -> str:
 def unusable(name: str, why: str) -> ValueError:
     """The error for a set that can be read, but not worked with."""
     return ValueError(f"Argument `name` can't be used: {why}. Received: name={name!r}")
+
+
+def theirs(module: str) -> ModuleType:
+    """A module of the user's, of the current folder too, as with `python -m`."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # the command's own folder is searched, not the current one
+    return importlib.import_module(module)
 
 
 def imported(module: str, extra: str) -> ModuleType:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import keras_swapout as ks
+from keras_swapout.datasets.sources import theirs
 
 if TYPE_CHECKING:
     import keras
@@ -81,12 +81,9 @@ def import_modules(names: Iterable[str]) -> None:
     Raises:
         ValueError: there is no such module.
     """
-    names = list(names)
-    if names and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # the command's own folder is searched, not the current one
     for name in names:
         try:
-            importlib.import_module(name)
+            theirs(name)
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"Argument `import` must be modules that Python finds, in {os.getcwd()} or "

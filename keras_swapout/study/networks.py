@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import inspect
 import os
 import re
@@ -16,6 +15,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from keras_swapout.datasets.sources import theirs
 
 if TYPE_CHECKING:
     import keras
@@ -120,6 +121,7 @@ class Network:
             has been trained elsewhere and does not say.
         continued: whether it begins with weights that are trained.
         head: softmax probabilities or logits.
+        example: that of seed 0, to look at and not to train.
 
     Raises:
         ValueError: there is no such network, it is no classifier of such images, or its weights
@@ -135,9 +137,9 @@ class Network:
             "function": self._brought,
         }[choice.kind]()
         self.continued = bool(choice.weights) or (choice.kind == "file" and not choice.from_scratch)
-        first = self.new(seed=0)
-        self.head = checked_head(first, choice.model, image_shape, classes)
-        self.scale = choice.scale or scale_of(first, choice.kind)
+        self.example = self.new(seed=0)
+        self.head = checked_head(self.example, choice.model, image_shape, classes)
+        self.scale = choice.scale or scale_of(self.example, choice.kind)
         if self.scale is None and not self.continued:
             self.scale = "standardise"
 
@@ -174,7 +176,8 @@ class Network:
         preprocess = sys.modules[build.__module__].preprocess_input
         height, width, channels = self.image_shape
         pretrained = weights == "imagenet"
-        if weights not in (None, "none", "imagenet") and not Path(weights).is_file():
+        from_file = weights is not None and not pretrained
+        if from_file and not Path(weights).is_file():
             raise FileNotFoundError(f"Argument `weights`: there is no file {weights!r}")
 
         def new():
@@ -206,7 +209,7 @@ class Network:
                     f"can't be fetched ({error}). Put the file into ~/.keras/models from a machine "
                     "with a connection, give a file, or choose --weights none"
                 ) from error
-            if weights not in (None, "none", "imagenet"):
+            if from_file:
                 _load_weights(network, weights)
             x = network(x)
             if pretrained:
@@ -226,14 +229,12 @@ def _theirs(choice: Choice) -> Callable[[], keras.Model]:
         from keras_swapout.study.loading import load
 
         path = Path(choice.model)
-        with _about_one_model():
-            load(path)
-        return (lambda: anew(load(path))) if choice.from_scratch else (lambda: load(path))
+        if choice.from_scratch:
+            return lambda: anew(load(path, "model"))
+        return lambda: load(path, "model")
     module, _, name = choice.model.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # as with python -m
     try:
-        build = getattr(importlib.import_module(module), name)
+        build = getattr(theirs(module), name)
     except (ModuleNotFoundError, AttributeError) as error:
         ours = (None, module, module.partition(".")[0])
         if getattr(error, "name", None) not in ours and isinstance(error, ModuleNotFoundError):

@@ -52,7 +52,7 @@ class Images:
         self.options = options
         arrays = _read(options, size)
         self.info = arrays.info
-        self._training, self._known = arrays.train.images, arrays.train
+        self._training = arrays.train
         self.images, self.labels = arrays.test
         if options.split == "all":
             self.images, self.labels = map(np.concatenate, zip(*arrays[:3], strict=True))
@@ -106,7 +106,7 @@ class Images:
             ValueError: with no scale is a model better than guessing, or they expect several.
         """
         scales = [s for s in SCALES if self._training is not None or s != "standardise"]
-        images, labels = (self.images, self.labels) if self._training is None else self._known
+        images, labels = self._training or (self.images, self.labels)
         some = stratified(labels, TRIED_IMAGES)
         found, said = {}, ""
         for name, (model, head) in networks.items():
@@ -127,7 +127,7 @@ class Images:
 
     def training_inputs(self) -> Batches | None:
         """The training images, scaled, without augmentation; None with split "all"."""
-        return None if self._training is None else Batches(self._training, self.scaled)
+        return None if self._training is None else Batches(self._training.images, self.scaled)
 
     def inputs(self, images: np.ndarray) -> Batches:
         return Batches(images, self.scaled)
@@ -135,7 +135,8 @@ class Images:
     def checksum(self) -> int:
         """CRC-32 of all images and labels that the results depend on."""
         value = zlib.crc32(repr((self.info.mean, self.info.std, self.sources)).encode())
-        for array in (self._training, self.images, self.labels):
+        training = None if self._training is None else self._training.images
+        for array in (training, self.images, self.labels):
             if array is not None:
                 value = zlib.crc32(np.ascontiguousarray(array), value)
         return value
@@ -145,7 +146,7 @@ class Images:
         values = dataclasses.asdict(self.info)
         values["sizes"] = {"evaluated": len(self.labels), "corrupted": len(self.chosen)}
         if self._training is not None:
-            values["sizes"] |= {"train": len(self._training)}
+            values["sizes"] |= {"train": len(self._training.labels)}
         for name in ("augmented", "scale", "brought"):  # the scale is among the settings
             del values[name]
         if self.seen:

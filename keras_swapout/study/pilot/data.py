@@ -66,8 +66,8 @@ class PilotData:
             return self.network.scale
         some = stratified(self.train.labels, TRIED_IMAGES)
         images, labels = (part[some] for part in self.train)
-        model = self.network.new(seed=0)
-        scale, said = found_scale(model, self.network.head, images, labels, info)
+        network = self.network
+        scale, said = found_scale(network.example, network.head, images, labels, info)
         warnings.warn(f"{self.network.choice.model}: {said}", stacklevel=4)
         return scale
 

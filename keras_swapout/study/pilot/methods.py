@@ -207,6 +207,14 @@ def _merged(layer: str):
     return surgery
 
 
+def later_ends(model: keras.Model) -> dict[str, tuple[int | None, ...]]:
+    """Where region layers lie: the ends of the last two thirds of the blocks, with their shapes."""
+    from keras_swapout.surgery import block_ends
+
+    ends = block_ends(model)
+    return {name: s for block, (name, s) in enumerate(ends.items()) if 3 * block >= len(ends)}
+
+
 def _dropped(layer: str):
     """`surgery` with the layer behind the blocks, but those of the first third.
 
@@ -216,21 +224,20 @@ def _dropped(layer: str):
     def surgery(model, values, **kwargs):
         import keras
 
-        from keras_swapout.surgery import block_ends, insert_after
+        from keras_swapout.surgery import insert_after
 
-        ends = list(block_ends(model).items())
-        ends = [end for block, end in enumerate(ends) if 3 * block >= len(ends)]
+        ends = later_ends(model)
         first = keras.config.image_data_format() == "channels_first"
 
         def new(place, places):
-            shape = ends[place][1]
+            shape = list(ends.values())[place]
             sides = [side or 2 for side in (shape[2:] if first else shape[1:3])]
             given = dict(values)
             if "block_size" in given:
                 given["block_size"] = max(1, int(given["block_size"] * min(sides)))
             return pkgutil.resolve_name(layer)(**given, **kwargs)
 
-        return insert_after(model, [name for name, _ in ends], new)
+        return insert_after(model, list(ends), new)
 
     return surgery
 

@@ -6,13 +6,13 @@ import dataclasses
 import os
 import time
 import warnings
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_swapout._version import __version__
 from keras_swapout.study import store
 from keras_swapout.study.hardware import environment
+from keras_swapout.study.loading import checksum
 from keras_swapout.study.packages import PILOT, check_packages
 from keras_swapout.study.pilot import settings as options
 from keras_swapout.study.pilot.methods import REFERENCE, find
@@ -135,8 +135,7 @@ def fitting(settings: Settings, network: Network) -> Settings:
     Raises:
         ValueError: there is none but the reference.
     """
-    model = network.new(seed=0)
-    reasons = {name: find(name).unfit(model) for name in settings.methods}
+    reasons = {name: find(name).unfit(network.example) for name in settings.methods}
     methods = tuple(name for name, reason in reasons.items() if not reason)
     unfit = {}
     for name, reason in reasons.items():
@@ -206,7 +205,7 @@ def record(settings: Settings) -> dict[str, Any]:
         for name in ("weights", "from_scratch", "new_head", "scale", "optimizer")
     }
     files = [x for x in (settings.model, settings.weights) if x and Path(x).is_file()]
-    checksums = {f"checksum of {file}": zlib.crc32(Path(file).read_bytes()) for file in files}
+    checksums = {f"checksum of {file}": checksum(Path(file)) for file in files}
     return {
         **{k: v for k, v in dataclasses.asdict(settings).items() if k not in brought},
         **{name: value for name, value in brought.items() if value},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_swapout.arguments import checked_number
 from keras_swapout.schedules import per_block
-from keras_swapout.study.pilot.methods import BLOCK, LINEAR, RATE
+from keras_swapout.study.pilot.methods import BLOCK, LINEAR, RATE, later_ends
 
 if TYPE_CHECKING:
     import keras
@@ -120,13 +120,11 @@ def with_layers(
 
 def _shapes(model, where) -> dict[str, tuple[int | None, ...]]:
     """The shape of what there is at each place that is meant."""
-    from keras_swapout import surgery
     from keras_swapout.surgery.insert import all_calls
     from keras_swapout.surgery.places import chosen
 
     if where is None:
-        ends = surgery.block_ends(model)
-        return {x: s for i, (x, s) in enumerate(ends.items()) if 3 * i >= len(ends)}
+        return later_ends(model)
     every = {x: tuple(c[0].outputs[0].shape) for x, c in all_calls(model).items()}
     return {x: every[x] for x in chosen(where, every, {}, "places")}
 

@@ -64,7 +64,7 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
 
     part = search.role()
     data = PilotData(settings.pilot)
-    reason = METHODS[settings.method].unfit(data.network.new(seed=0))
+    reason = METHODS[settings.method].unfit(data.network.example)
     if reason:
         raise ValueError(
             f"Argument `method`: {settings.method} can't be put into {settings.pilot.model}: "
