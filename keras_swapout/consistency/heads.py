@@ -50,7 +50,7 @@ def head_of(loss: Any, activation: str | None) -> Head:
     """
     loss = loss_of(loss)
     keywords = getattr(loss, "keywords", {})  # of a functools.partial
-    name = _known_name(loss)
+    name = known_loss(loss)
     distribution = _BY_LOSS.get(name)
     if distribution is None and activation in ("softmax", "sigmoid"):
         distribution = activation
@@ -62,8 +62,15 @@ def head_of(loss: Any, activation: str | None) -> Head:
     return Head(distribution, bool(from_logits or activation == "linear"), axis)
 
 
-def _known_name(loss):
-    """The name that `_BY_LOSS` has for a loss: its own or that of a class it is derived from."""
+def known_loss(loss: Any) -> str | None:
+    """Of a loss whose distribution is known its name, or that of a class it is derived from.
+
+    Example:
+
+    >>> known_loss(keras.losses.BinaryCrossentropy()), known_loss(keras.losses.Huber())
+    ('binarycrossentropy', None)
+    """
+    loss = loss_of(loss)
     function = getattr(loss, "func", loss)
     named = [function] if hasattr(function, "__name__") else type(function).__mro__
     names = [one.__name__.replace("_", "").lower() for one in named]

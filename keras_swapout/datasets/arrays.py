@@ -1,27 +1,32 @@
-"""Images that somebody has as arrays: an .npz file, or a function that returns them."""
+"""What somebody has as arrays: images, tables, sequences, tokens, dicts of these.
+
+From an .npz file or a function that returns them.
+"""
 
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from keras import tree
 
-from keras_swapout.datasets.sources import Source, printable, theirs, unusable
+from keras_swapout.datasets.sources import Source, plain, printable, theirs, unusable
 
 _SPLITS = ("train", "val", "test")
 _ALSO = {"val": ("val", "valid", "validation")}
 _KEYS = "x and y, or x_train and y_train (and x_val, y_val, x_test, y_test)"
 _RETURNS = (
-    "(train, validation, test), each a pair (images, labels) or a tf.data.Dataset of such pairs; "
+    "(train, validation, test), each a pair (inputs, labels) or a tf.data.Dataset of such pairs; "
     "validation and test may be None"
 )
 
 
 def from_file(name: str) -> Source:
-    """The images of an .npz file, which `numpy.savez` writes. No object in it is unpickled.
+    """The arrays of an .npz file, which `numpy.savez` writes. No object in it is unpickled.
 
     Raises:
         ValueError: it is none, or does not hold what is needed.
@@ -46,7 +51,7 @@ def from_file(name: str) -> Source:
 
 
 def from_function(name: str) -> Source:
-    """The images that `module:function` returns; the current folder is importable.
+    """What `module:function` returns; the current folder is importable.
 
     Raises:
         ValueError: there is no such function, or it returns something else.
@@ -76,70 +81,133 @@ def _pair(name, held, x, y):
 
 
 def _collected(name, data) -> tuple[Any, Any]:
-    """(images, labels) of a pair, or of a tf.data.Dataset in batches or not."""
+    """(inputs, labels) of a pair, or of a tf.data.Dataset in batches or not."""
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return np.asarray(data[0]), np.asarray(data[1])
+        return tuple(_arrays(name, part) for part in data)
     spec = getattr(data, "element_spec", None)
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise unusable(name, f"it must return {_RETURNS}; one of them is a {type(data).__name__}")
-    pairs = [tuple(np.asarray(part) for part in pair) for pair in data.as_numpy_iterator()]
+    pairs = list(data.as_numpy_iterator())
     if not pairs:
-        return np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int32)
-    join = np.concatenate if len(spec[0].shape) == 4 else np.stack
-    return tuple(join(parts) for parts in zip(*pairs, strict=True))
+        raise unusable(name, "one of the data sets that it returns is empty")
+    join = np.stack if _single(spec) else np.concatenate
+    return tree.map_structure(lambda *parts: join(parts), *pairs)
+
+
+def _single(spec):
+    """Whether a data set is of samples, not of batches, whose parts all begin with one axis."""
+    parts = tree.flatten(spec)
+    if any(not part.shape.rank for part in parts) or len({p.shape[0] for p in parts}) > 1:
+        return True
+    inputs = tree.flatten(spec[0])
+    return len(inputs) == 1 and inputs[0].dtype == "uint8" and inputs[0].shape.rank == 3
+
+
+def _arrays(name, part):
+    """Inputs or labels, in their structure, as arrays."""
+    if isinstance(part, (dict, tuple)):
+        return tree.map_structure(_array, part)
+    return _array(part)
+
+
+def _array(values):
+    return values if isinstance(values, np.memmap) else np.asarray(values)  # it stays in its file
 
 
 def _source(name, splits, classes, source):
-    pairs = {split: _checked(name, split, *pair) for split, pair in splits.items()}
-    highest = max((int(labels.max()) for _, labels in pairs.values() if labels.size), default=0)
-    if classes is None:
+    for split, (x, y) in splits.items():
+        counts = [len(part) if part.ndim else 0 for part in tree.flatten((x, y))]
+        if len(set(counts)) > 1 or not counts[0]:
+            raise unusable(
+                name,
+                f"the {split} split has {counts[0]} samples and {counts[-1]} labels"
+                if len(counts) == 2
+                else f"the {split} split has arrays of {counts} samples",
+            )
+    kind, inputs = _inputs(name, {split: x for split, (x, _) in splits.items()})
+    targets, labels = _labels(name, {split: y for split, (_, y) in splits.items()})
+    if targets == "classes" and classes is None:
+        highest = max(int(y.max()) for y in labels.values())
         classes = [str(label) for label in range(highest + 1)]
+    pairs = {split: (inputs[split], labels[split]) for split in splits}
     return Source(
         *pairs["train"],
-        tuple(map(str, classes)),
+        tuple(map(str, classes)) if targets == "classes" else (),
         source,
         test=pairs.get("test"),
         validation=pairs.get("val"),
+        augment=kind == "images",
+        kind=kind,
+        targets=targets,
     )
 
 
-def _checked(name, split, images, labels):
-    """uint8 images (n, height, width, channels) and labels (n,)."""
-    if images.ndim == 3:
-        images = images[..., None]  # grey
-    if images.ndim != 4:
-        raise unusable(
-            name, f"the {split} images must be (n, height, width, channels), not {images.shape}"
-        )
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    elif labels.ndim == 2 and ((labels == 0) | (labels == 1)).all():  # one-hot
-        if not (labels.sum(axis=1) == 1).all():
-            raise unusable(name, f"some of the one-hot {split} labels name none or several classes")
-        labels = labels.argmax(axis=1)
-    whole = labels.ndim == 1 and labels.dtype.kind in "iufb" and (labels == np.floor(labels)).all()
-    if not whole or (labels.size and labels.min() < 0):
-        raise unusable(
-            name, f"the {split} labels must be (n,) ints >= 0, not {labels.dtype} {labels.shape}"
-        )
-    if len(images) != len(labels) or not len(images):
-        raise unusable(name, f"the {split} split has {len(images)} images and {len(labels)} labels")
-    return _bytes(name, split, images), labels.astype(np.int32)
+def _inputs(name, splits) -> tuple[str, dict[str, Any]]:
+    """What the inputs are, of `keras_swapout.datasets.splits.KINDS`, and the inputs of each split.
+
+    Images are uint8 (n, height, width[, channels]), or numbers (n, height, width, channels) within
+    0..255.
+    """
+    for split, x in splits.items():
+        for part in tree.flatten(x):
+            if part.dtype.kind not in "iufb":
+                raise unusable(name, f"the {split} inputs must be numbers, not {part.dtype}")
+            if part.dtype.kind == "f" and not np.isfinite(part).all():
+                wrong = int((~np.isfinite(part)).reshape(len(part), -1).any(axis=1).sum())
+                raise unusable(name, f"{wrong} of {len(part)} {split} inputs hold NaN or infinity")
+    if not all(isinstance(x, np.ndarray) for x in splits.values()):
+        return "several", splits
+    first = splits["train"]
+    low = min(float(x.min()) for x in splits.values())
+    high = max(float(x.max()) for x in splits.values())
+    if first.ndim == 3 and all(x.dtype == np.uint8 for x in splits.values()):
+        splits = {split: x[..., None] for split, x in splits.items()}  # grey
+    elif first.ndim != 4 or low < 0 or high > 255:
+        if first.ndim == 1:
+            raise unusable(name, "the inputs must be (n, ...), not one number for each sample")
+        if first.ndim in (3, 4):
+            warnings.warn(
+                f"{printable(name)}: inputs of {first.shape[1:]} from {low:g} to {high:g} are not "
+                "taken for images, which are uint8, or (height, width, channels) within 0..255",
+                stacklevel=5,
+            )
+        return "numbers", splits
+    # Whole numbers in 0..255, or a scale of 0..1.
+    factor = 255 if high <= 1 and first.dtype.kind == "f" else 1
+    return "images", {
+        split: x if x.dtype == np.uint8 else np.round(x * factor).astype(np.uint8)
+        for split, x in splits.items()
+    }
 
 
-def _bytes(name, split, images):
-    """Images as uint8: of whole numbers in 0..255, or of a scale of 0..1."""
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind not in "iufb":
-        raise unusable(name, f"the {split} images must be numbers, not {images.dtype}")
-    if not np.isfinite(images).all():
-        raise unusable(name, f"the {split} images hold NaN or infinity")
-    low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 255:
-        raise unusable(
-            name,
-            f"the {split} images must be within 0..255, or 0..1, and are {low:g}..{high:g}",
-        )
-    factor = 255 if high <= 1 and images.dtype.kind == "f" else 1
-    return np.round(images * factor).astype(np.uint8)
+def _labels(name, splits) -> tuple[str, dict[str, Any]]:
+    """What the labels are, of `keras_swapout.datasets.splits.TARGETS`, and those of each split."""
+    if not all(isinstance(y, np.ndarray) for y in splits.values()):
+        for split, y in splits.items():
+            if any(p.dtype.kind not in "iufb" or not np.isfinite(p).all() for p in tree.flatten(y)):
+                raise unusable(name, f"the {split} labels must be finite numbers")
+        return "several", tree.map_structure(plain, splits)
+    splits = {s: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for s, y in splits.items()}
+    for split, y in splits.items():
+        if y.dtype.kind not in "iufb" or not np.isfinite(y).all():
+            raise unusable(name, f"the {split} labels must be finite numbers, not {y.dtype}")
+    wide = [y for y in splits.values() if y.ndim == 2 and np.isin(y, (0, 1)).all()]
+    if all((y.sum(axis=1) == 1).all() for y in wide):  # one-hot
+        splits = {
+            s: y.argmax(axis=1) if any(y is one for one in wide) else y for s, y in splits.items()
+        }
+    elif len(wide) == len(splits):
+        return "labels", {split: y.astype(np.float32) for split, y in splits.items()}
+    every = list(splits.values())
+    if len({y.shape[1:] for y in every}) > 1:
+        raise unusable(name, f"its labels have several shapes: {[y.shape for y in every]}")
+    if any((y != np.floor(y)).any() or (y.dtype.kind == "f" and y.min() < 0) for y in every):
+        return "numbers", {split: y.astype(np.float32) for split, y in splits.items()}
+    for split, y in splits.items():
+        if y.min() < 0:
+            raise unusable(
+                name, f"the {split} labels must be whole numbers >= 0, the least is {y.min():g}"
+            )
+    if any(y.ndim > 1 for y in every):  # one for each step or pixel
+        return "steps", {split: y.astype(np.int32) for split, y in splits.items()}
+    return "classes", {split: y.astype(np.int32) for split, y in splits.items()}

@@ -10,7 +10,8 @@ import numpy as np
 
 from keras_swapout.arguments import FLAG, checked, checked_count
 from keras_swapout.datasets.sources import imported
-from keras_swapout.datasets.splits import Info, Split, read
+from keras_swapout.datasets.splits import Info, Split, count, read
+from keras_swapout.datasets.stored import Rows
 
 LARGEST = 2**31 - 1  # images of a batch: TensorFlow counts them
 SHIFT = 4  # pixels, the Swapout paper's translation
@@ -35,6 +36,7 @@ def load(
     augment: bool | None = None,
     validation: float = 0.15,
     test: float = 0.2,
+    skip_unreadable: bool = False,
 ) -> Data:
     """Training, validation and test sets as batched `tf.data`, and their description.
 
@@ -57,13 +59,22 @@ def load(
     be resized is decoded at a reduced size, at least 8 times the larger side: a pixel may differ
     by some levels of 255 from one of the whole image.
 
+    Several threads decode. Images of a folder that would take more than 512 MiB are decoded once,
+    into a file in `$KERAS_SWAPOUT_CACHE`, else in `keras-swapout` in the user's cache folder, and
+    batches are read from there. A warning says which file; it may be deleted when nothing uses it,
+    and is made anew where files of the folder have changed.
+
     Args:
         name: `"digits"`, `"elpv"`, a TensorFlow Datasets name such as `"cifar10"` (prepared
             beforehand: nothing is downloaded); a folder with one sub-folder per class, or with
             one for each split ("train" and "val", "test" or both) that has those; an .npz file with
             `x` and `y`, or `x_train`, `y_train`, `x_val`, ...; or "module:function", which returns
-            (train, validation, test), each a pair (images, labels) or a `tf.data.Dataset` of such
-            pairs, or None. Arrays are (n, height, width, channels) within 0..255 or 0..1.
+            (train, validation, test), each a pair (inputs, labels) or a `tf.data.Dataset` of such
+            pairs, or None. Images are (n, height, width, channels) within 0..255 or 0..1, or uint8
+            (n, height, width); other inputs are arrays (n, ...) of numbers, or dicts or tuples of
+            them, which are not augmented. Labels are classes, (n,) ints or one-hot; (n, classes) of
+            0 and 1 with several classes for a sample; (n, ...) ints, one for each step; floats to
+            predict; or several arrays, one for each output.
         batch_size: images per batch, at least 1.
         seed: an int >= 0, for the split, the order and the augmentation.
         limit: keep this many images of training and validation together, stratified. The test
@@ -74,6 +85,8 @@ def load(
         validation: share, in (0, 1), of the images that are not test images; unused where the
             source has its own validation split.
         test: share, in (0, 1), of all images; unused where the source has its own test split.
+        skip_unreadable: of a folder: False makes images that can't be read an error that names
+            them. True leaves them out: a warning names the first, `info.left_out` counts them.
 
     Returns:
         `Data(train, validation, test, info)`.
@@ -85,6 +98,7 @@ def load(
             to appear in every split.
         FileNotFoundError: a TensorFlow Datasets set that has not been prepared; the message has
             the command.
+        OSError: a folder's images don't fit into memory nor onto the disk.
         ImportError: a missing package; the message has the command.
 
     Example:
@@ -103,7 +117,13 @@ def load(
         augment = checked(augment, FLAG, "augment", "True, False or None")
     imported("tensorflow", "tensorflow")
     arrays = read(
-        name, seed=seed, limit=limit, image_size=image_size, validation=validation, test=test
+        name,
+        seed=seed,
+        limit=limit,
+        image_size=image_size,
+        validation=validation,
+        test=test,
+        skip_unreadable=skip_unreadable,
     )
     info = arrays.info
     if augment is not None:
@@ -122,9 +142,9 @@ def _evaluation_set(split, info, batch_size):
     images, labels = _constants(split)
 
     def batch(index):
-        return _scaled(tf.gather(images, index), info), tf.gather(labels, index)
+        return _scaled(_gathered(images, index), info), _gathered(labels, index)
 
-    data = tf.data.Dataset.range(len(split.labels)).batch(batch_size)
+    data = tf.data.Dataset.range(count(split.labels)).batch(batch_size)
     return _prefetched(data.map(batch, tf.data.AUTOTUNE))
 
 
@@ -155,14 +175,14 @@ def training_batches(split: Split, info: Info, batch_size: int, seed: int) -> An
     import tensorflow as tf
 
     images, labels = _constants(split)
-    count = len(split.labels)
+    number = count(split.labels)
     with tf.device("CPU:0"):
         # A generator of its own, since a `shuffle(seed=...)` depends on TensorFlow's seed as well.
         generator = tf.random.Generator.from_seed(seed, alg="philox")
 
     def epoch(_):
         key = generator.uniform_full_int((2,), tf.int32)
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), key)
+        order = tf.random.experimental.stateless_shuffle(tf.range(number), key)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
         return batches.enumerate().map(
             lambda number, index: (tf.random.fold_in(key, number), index)
@@ -170,13 +190,13 @@ def training_batches(split: Split, info: Info, batch_size: int, seed: int) -> An
 
     # Batch first, then gather and augment a whole batch at once: far cheaper than per image.
     def batch(key, index):
-        chosen = tf.gather(images, index)
+        chosen = _gathered(images, index)
         if info.augmented:
             chosen = _flip_and_shift(chosen, key, np.float32(info.mean))
-        return _scaled(chosen, info), tf.gather(labels, index)
+        return _scaled(chosen, info), _gathered(labels, index)
 
     data = tf.data.Dataset.range(1).flat_map(epoch)
-    data = data.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+    data = data.apply(tf.data.experimental.assert_cardinality(-(-number // batch_size)))
     return _prefetched(data.map(batch, tf.data.AUTOTUNE))
 
 
@@ -214,12 +234,33 @@ def _constants(split):
 
     # The input pipeline runs on the CPU: constants on a GPU would be copied back for every batch.
     with tf.device("CPU:0"):
-        return tf.constant(split.images), tf.constant(split.labels)
+        return tf.nest.map_structure(
+            lambda array: array if isinstance(array, Rows) else tf.constant(array),
+            (split.images, split.labels),
+        )
+
+
+def _gathered(data, index):
+    import tensorflow as tf
+
+    def gathered(array):
+        if not isinstance(array, Rows):
+            return tf.gather(array, index)
+        found = tf.numpy_function(array.__getitem__, [index], array.dtype, stateful=False)
+        return tf.ensure_shape(found, (None, *array.shape[1:]))
+
+    return tf.nest.map_structure(gathered, data)
 
 
 def _scaled(images, info):
     import tensorflow as tf
 
+    if info.kind != "images":
+        images = tf.nest.map_structure(
+            lambda x: tf.cast(x, tf.float32 if x.dtype.is_floating else tf.int32), images
+        )
+    if info.kind == "several" or (info.kind == "numbers" and info.scale == "raw"):
+        return images
     shift, scale = info.shift_and_scale
     return (tf.cast(images, tf.float32) - shift) / scale
 

@@ -17,12 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_swapout.arguments import refusal
+from keras_swapout.datasets.stored import Rows
 
 
 class Source(NamedTuple):
     """What a reader hands over, before anything is resized or split.
 
-    `images` yields uint8 arrays `(height, width, channels)`. Where the source has its own test
+    `images` yields uint8 arrays `(height, width, channels)`, or where `kind` says so it is an array
+    of something else, or a structure of arrays. Where the source has its own test
     split, `test` holds its `(images, labels)`, and `validation` likewise. `strata` are finer groups
     than the labels, to be balanced over the splits as well. `left_out` counts files that aren't
     among them by class and reason, and `notes` images that are read otherwise than one might think;
@@ -39,6 +41,8 @@ class Source(NamedTuple):
     left_out: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     notes: Mapping[str, int] = MappingProxyType({})
     validation: tuple[Iterable[np.ndarray], np.ndarray] | None = None
+    kind: str = "images"
+    targets: str = "classes"
 
 
 def _digits(name):
@@ -67,11 +71,11 @@ def _elpv(name):
     )
 
 
-def _folder(name, size):
+def _folder(name, size, skip_unreadable):
     imported("PIL.Image", "pilot")
     from keras_swapout.datasets import photographs  # here: it is made of Pillow
 
-    return photographs.folder(name, size)
+    return photographs.folder(name, size, skip_unreadable)
 
 
 def _arrays(name):
@@ -131,12 +135,14 @@ def _tensorflow_dataset(name):
 READERS: dict[str, Callable[[str], Source]] = {"digits": _digits, "elpv": _elpv}
 
 
-def reader(name: str, size: tuple[int, int] | None) -> Callable[[str], Source]:
+def reader(
+    name: str, size: tuple[int, int] | None, skip_unreadable: bool = False
+) -> Callable[[str], Source]:
     """What reads the set or the folder of this name, to be resized to `size`."""
     if name in READERS:
         return READERS[name]
     if os.path.isdir(name):
-        return functools.partial(_folder, size=size)
+        return functools.partial(_folder, size=size, skip_unreadable=skip_unreadable)
     return _tensorflow_dataset if named(name) else _arrays
 
 
@@ -149,7 +155,7 @@ def named(name: str) -> bool:
 
 def same_size(images: Iterable[np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
     """All images as one array `(n, height, width, channels)`, resized where `size` says so."""
-    if isinstance(images, np.ndarray) and size in (None, images.shape[1:3]):
+    if isinstance(images, (np.ndarray, Rows)) and size in (None, images.shape[1:3]):
         return images
     if size is not None:
         images = (_resize(image, size) for image in images)
@@ -179,6 +185,11 @@ def several_sizes(shapes: Iterable[tuple[int, ...]]) -> ValueError:
         f"Argument `image_size` must be given, since the images have {len(shapes)} different "
         f"sizes, such as {shapes[:2]}. Received: image_size=None"
     )
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """Numbers as networks take them: float32, or int32 where they are whole by their type."""
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
 
 
 def printable(name: str | os.PathLike) -> str:

@@ -1,10 +1,12 @@
-"""A source's images, resized and split into training, validation and test images. NumPy."""
+"""A source's samples, images resized, split into training, validation and test ones. NumPy."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,15 +14,24 @@ from keras_swapout.arguments import (
     checked,
     checked_array,
     checked_count,
+    checked_flag,
     checked_number,
     is_int,
     refusal,
 )
-from keras_swapout.datasets.sources import printable, reader, same_size, unusable
+from keras_swapout.datasets import stored
+from keras_swapout.datasets.sources import plain, printable, reader, same_size, unusable
 
 LARGEST = 10_000  # pixels of a side
 #: What images can be scaled to: (x - mean) / std, 0..1, -1..1, or as they are, 0..255.
 SCALES = ("standardise", "unit", "symmetric", "raw")
+#: What inputs are: images; numbers, one array (n, ...) of something else; or several arrays. And
+#: which of the scales there are for each.
+KINDS = {"images": SCALES, "numbers": ("standardise", "raw"), "several": ("raw",)}
+#: What labels are: a class for each sample, (n,); classes of which a sample can have several,
+#: (n, classes) of 0 and 1; a class for each step or pixel, (n, ...); numbers to predict, (n,) or
+#: (n, outputs); or several arrays, one for each output.
+TARGETS = ("classes", "labels", "steps", "numbers", "several")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +40,19 @@ class Info:
 
     Attributes:
         name: the name or folder asked for.
-        classes: class names; label `i` means `classes[i]`.
-        image_shape: `(height, width, channels)`.
-        sizes: number of images in `"train"`, `"validation"` and `"test"`.
-        mean, std: per channel, of the training split only, on the 0..255 scale.
+        classes: class names; label `i` means `classes[i]`. Empty where `targets` is something else.
+        image_shape: `(height, width, channels)`, or the shape of what else an input is; of several
+            inputs the structure of their shapes.
+        sizes: number of samples in `"train"`, `"validation"` and `"test"`.
+        mean, std: per channel, or along the last axis of what else the inputs are, of the training
+            split only, of images on the 0..255 scale; empty for several inputs.
         source: where the data comes from and, where it matters, the licence.
         augmented: whether training batches are augmented.
         scale: what `scaled` and the batches are: "standardise", (images - mean) / std; "unit",
-            images / 255; "symmetric", images / 127.5 - 1; "raw", 0 .. 255.
+            images / 255; "symmetric", images / 127.5 - 1; "raw", as they are, of images 0 .. 255.
         brought: the splits that the source has itself, of "validation" and "test".
+        kind: what the inputs are, of `KINDS`.
+        targets: what the labels are, of `TARGETS`.
         left_out: of a folder: what lies there and isn't read, counted by class and reason.
         notes: of a folder: images that were read otherwise than one might think, counted.
     """
@@ -52,6 +67,8 @@ class Info:
     augmented: bool = False
     scale: str = "standardise"
     brought: tuple[str, ...] = ()
+    kind: str = "images"
+    targets: str = "classes"
     left_out: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -67,10 +84,19 @@ class Info:
     def scaled(self, images: np.ndarray) -> np.ndarray:
         """Raw images `(..., channels)` within 0..255 in the scale of `scale`, float32.
 
+        Other inputs too: whole numbers that are left as they are stay int32.
+
         Raises:
             As `standardise`.
         """
+        if self.kind == "several":
+            return mapped(plain, images)
         images = checked_array(images, "images")
+        if self.kind == "numbers":
+            numbers = plain(images)
+            if self.scale == "raw":
+                return numbers
+            return (numbers.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
         if images.ndim == 0 or images.shape[-1] != len(self.mean):
             raise ValueError(
                 f"Argument `images` must have {len(self.mean)} channel(s) on the last axis. "
@@ -95,10 +121,44 @@ class Info:
 
 
 class Split(NamedTuple):
-    """Images `(n, height, width, channels)` uint8 and labels `(n,)` int32."""
+    """Images `(n, height, width, channels)` uint8 and labels `(n,)` int32.
 
-    images: np.ndarray
-    labels: np.ndarray
+    Or what else `Info.kind` and `Info.targets` say: of several, a dict or tuple of arrays.
+    """
+
+    images: Any
+    labels: Any
+
+
+def mapped(function: Callable[[Any], Any], data: Any) -> Any:
+    """`function` of an array, or of each array of a structure."""
+    from keras import tree  # here: it takes seconds, which `--help` should not
+
+    return tree.map_structure(function, data)
+
+
+def samples(data: Any, index: Any) -> Any:
+    """Some samples of an array (n, ...), or of each array of a structure.
+
+    Example:
+
+    >>> samples({"a": np.arange(3), "b": np.ones((3, 2))}, slice(1, 3))["a"]
+    array([1, 2])
+    """
+    return mapped(lambda array: array[index], data)
+
+
+def count(data: Any) -> int:
+    """How many samples an array or a structure of arrays has.
+
+    Example:
+
+    >>> count({"a": np.ones((3, 2))})
+    3
+    """
+    from keras import tree
+
+    return len(tree.flatten(data)[0])
 
 
 class Arrays(NamedTuple):
@@ -118,6 +178,7 @@ def read(
     image_size: int | tuple[int, int] | None = None,
     validation: float = 0.15,
     test: float = 0.2,
+    skip_unreadable: bool = False,
 ) -> Arrays:
     """The same images as `load`, raw: uint8, not standardised, augmented or batched.
 
@@ -126,7 +187,9 @@ def read(
 
     Returns:
         `Arrays(train, validation, test, info)`; each split is a pair of images
-        `(n, height, width, channels)`, uint8, and labels `(n,)`, int32.
+        `(n, height, width, channels)`, uint8, and labels `(n,)`, int32. Of a folder whose images
+        would take more than 512 MiB they are `keras_swapout.datasets.Rows`: they stay in a file,
+        and are read where they are indexed.
 
     Example:
         >>> arrays = read("digits", limit=100)
@@ -144,77 +207,112 @@ def read(
         limit = checked_count(limit, "limit", also=" or None")
     validation, test = _share(validation, "validation"), _share(test, "test")
     size = _height_width(image_size)
+    skip_unreadable = checked_flag(skip_unreadable, "skip_unreadable")
 
-    source = reader(name, size)(name)
-    labels = np.asarray(source.labels, np.int32)
-    strata = labels if source.strata is None else source.strata
-    _check_labels(labels, source.classes, name)
-    images = same_size(source.images, size)
+    source = reader(name, size, skip_unreadable)(name)
+    classes = source.classes
+    if source.kind != "images" and size is not None:
+        raise refusal(ValueError, "image_size", "None, as the data are no images", image_size)
+    labels = mapped(np.asarray, source.labels)
+    if source.targets == "classes":
+        labels = labels.astype(np.int32)
+        _check_labels(labels, classes, name)
+    total = count(labels)
+    # What else there is to predict has no groups that each split should have its share of.
+    groups = labels if source.targets == "classes" else np.zeros(total, np.int32)
+    strata = groups if source.strata is None else source.strata
+    images = source.images if source.kind != "images" else same_size(source.images, size)
+
+    def split(index):
+        chosen = mapped(lambda array: stored.part(array, index), images)
+        return Split(chosen, samples(labels, index))
 
     # One generator per decision: the test images are the same whatever the limit.
     rng_test, rng_limit, rng_validation = (
         np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)
     )
-    keep = np.arange(len(labels))
+    keep = np.arange(total)
     if source.test is None:
-        chosen, keep = _take(keep, labels, strata, round(test * len(keep)), rng_test)
-        held_out = Split(images[chosen], labels[chosen])
+        chosen, keep = _take(keep, groups, strata, round(test * len(keep)), rng_test)
+        held_out = split(chosen)
     else:
-        held_out = _brought(source.test, images, source.classes, name)
+        held_out = _brought(source.test, images, source, name)
     if limit is not None:
         if limit > len(keep):
             expected = f"at most {len(keep)}, the training and validation images of {name!r}"
             raise refusal(ValueError, "limit", expected, limit)
-        keep, _ = _take(keep, labels, strata, limit, rng_limit)
+        keep, _ = _take(keep, groups, strata, limit, rng_limit)
     if source.validation is None:
-        held_back, keep = _take(keep, labels, strata, round(validation * len(keep)), rng_validation)
-        looked_at = Split(images[held_back], labels[held_back])
+        held_back, keep = _take(keep, groups, strata, round(validation * len(keep)), rng_validation)
+        looked_at = split(held_back)
     else:
-        looked_at = _brought(source.validation, images, source.classes, name)
+        looked_at = _brought(source.validation, images, source, name)
 
-    splits = {"train": Split(images[keep], labels[keep]), "validation": looked_at, "test": held_out}
+    splits = {"train": split(keep), "validation": looked_at, "test": held_out}
     theirs = {"validation": source.validation, "test": source.test}
-    for split in (x for x in splits if theirs.get(x) is None):
-        present = splits[split].labels
-        for label in np.setdiff1d(np.arange(len(source.classes)), present):
-            kept = sum(int(np.sum(part.labels == label)) for part in splits.values())
+    for part in (x for x in splits if theirs.get(x) is None):
+        present = splits[part].labels
+        if not count(present):
+            raise unusable(name, f"{total} samples are too few: none is left for the {part} split")
+        for label in np.setdiff1d(np.arange(len(classes)), present):
+            kept = sum(int(np.sum(other.labels == label)) for other in splits.values())
             why = (
-                f"class {source.classes[label]!r} has too few images for a stratified split: "
-                f"{kept} in all, none in the {split} split"
+                f"class {classes[label]!r} has too few images for a stratified split: "
+                f"{kept} in all, none in the {part} split"
             )
             if limit is None:
                 raise unusable(name, why)
             raise refusal(ValueError, "limit", f"large enough for each class: {why}", limit)
-    mean, std = _statistics(splits["train"].images)
-    if not all(value > 0 for value in std):
-        raise unusable(name, "the training images are constant in some channel")
+    mean, std = _statistics(splits["train"].images, source.kind, name)
     info = Info(
         name=printable(name),
-        classes=source.classes,
-        image_shape=images.shape[1:],
-        sizes={split: len(part.labels) for split, part in splits.items()},
+        classes=classes,
+        image_shape=_shape_of_one(images),
+        sizes={part: count(found.labels) for part, found in splits.items()},
         mean=mean,
         std=std,
         source=source.source,
         augmented=source.augment,
-        brought=tuple(split for split, pair in theirs.items() if pair is not None),
+        scale=_first_scale(source.kind, images),
+        brought=tuple(part for part, pair in theirs.items() if pair is not None),
+        kind=source.kind,
+        targets=source.targets,
         left_out=dict(source.left_out),
         notes=dict(source.notes),
     )
     return Arrays(**splits, info=info)
 
 
-def _brought(pair, images, classes, name):
+def _brought(pair, images, source, name):
     """A split that the source has, in the size of the training images."""
-    labels = np.asarray(pair[1], np.int32)
-    _check_labels(labels, classes, name)
-    split = Split(same_size(pair[0], images.shape[1:3]), labels)
-    if split.images.shape[1:] != images.shape[1:]:
+    labels = mapped(np.asarray, pair[1])
+    if source.targets == "classes":
+        labels = labels.astype(np.int32)
+        _check_labels(labels, source.classes, name)
+    inputs = pair[0]
+    if source.kind == "images":
+        inputs = same_size(inputs, images.shape[1:3])
+    inputs = mapped(lambda array: stored.part(array, slice(None)), inputs)
+    split, wanted = Split(inputs, labels), _shape_of_one(images)
+    if _shape_of_one(split.images) != wanted:
         raise unusable(
-            name,
-            f"its splits differ in shape: {images.shape[1:]} and {split.images.shape[1:]}",
+            name, f"its splits differ in shape: {wanted} and {_shape_of_one(split.images)}"
         )
     return split
+
+
+def _first_scale(kind, data):
+    """What is scaled where nobody says: images and floats. Whole numbers may be tokens."""
+    whole = kind == "several" or (kind == "numbers" and data.dtype.kind != "f")
+    return "raw" if whole else "standardise"
+
+
+def _shape_of_one(data):
+    if isinstance(data, dict):
+        return {key: _shape_of_one(part) for key, part in data.items()}
+    if isinstance(data, tuple):
+        return tuple(map(_shape_of_one, data))
+    return tuple(data.shape[1:])
 
 
 def stratified(labels: np.ndarray, size: int) -> np.ndarray:
@@ -262,17 +360,36 @@ def _take(indices, labels, strata, size, rng):
     return chosen, np.setdiff1d(indices, chosen)
 
 
-def _statistics(images):
+def _statistics(images, kind, name):
+    if kind == "several":
+        return (), ()
     # Sums of whole numbers, exact in float64; in pieces, to spare memory.
-    total, squares = np.zeros((2, images.shape[-1]))
-    for piece in np.array_split(images, 1 + images.size // 2**22):
-        pixels = piece.reshape(-1, images.shape[-1]).astype(np.float64)
+    channels = images.shape[-1]
+    # By columns of images, as rows no longer than the channels take 8 times as long.
+    columns = images.shape[-2] if images.ndim > 2 else 1
+    total, squares = np.zeros((2, columns * channels))
+    # Numbers may be far from 0, where squares hide what they differ by.
+    shift = images[0].reshape(-1, channels)[0].astype(np.float64) * (kind == "numbers")
+    for piece in stored.pieces(images, 2**19):
+        pixels = piece.reshape(-1, columns * channels).astype(np.float64)
+        pixels -= np.tile(shift, columns)
         total += pixels.sum(axis=0)
         squares += np.einsum("pc,pc->c", pixels, pixels)
-    count = images[..., 0].size
-    mean = total / count
-    std = np.sqrt(squares / count - mean**2)
-    return tuple(mean.tolist()), tuple(std.tolist())
+    total, squares = (x.reshape(-1, channels).sum(axis=0) for x in (total, squares))
+    number = images.size // channels
+    mean = total / number
+    std = np.sqrt(np.maximum(squares / number - mean**2, 0))
+    constant = ~(std > 0)
+    if constant.any() and kind == "images":
+        raise unusable(name, "the training images are constant in some channel")
+    if constant.any():
+        warnings.warn(
+            f"{printable(name)}: {constant.sum()} of the {len(std)} numbers of an input are the "
+            "same in all training samples",
+            stacklevel=4,
+        )
+        std[constant] = 1
+    return tuple((mean + shift).tolist()), tuple(std.tolist())
 
 
 def _check_labels(labels, classes, name):

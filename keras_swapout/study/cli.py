@@ -131,6 +131,7 @@ def _training_arguments(parser):
     add("--learning-rate", type=float, help="default: 0.1 for ours, 1e-3, or 1e-4 for trained")
     add("--limit", type=int, help="training and validation images to use")
     add("--image-size", type=int, help="side to resize the images to")
+    _skip_argument(add)
     add("--corruption-images", type=int, help="test images to corrupt; default: 500")
     add(
         "--samples",
@@ -222,7 +223,11 @@ def _tune_arguments(parser):
     add("--tuner", choices=TUNERS, help="of KerasTuner; default: bayesian")
     add("--trials", type=int, help="settings to try; default: 30")
     add("--executions-per-trial", type=int, help="runs of a trial, by seed; default: 1")
-    add("--objective", choices=tuple(OBJECTIVES), help="on the validation images; default: nll")
+    add(
+        "--objective",
+        choices=tuple(OBJECTIVES),
+        help="on the validation samples; default: nll, or rmse of numbers",
+    )
     add("--schedule", choices=KINDS, help="theta over depth; default: linear, from 1")
     add(
         "--range",
@@ -268,8 +273,9 @@ def _evaluate_arguments(parser):
     add(
         "--data",
         required=True,
-        help="digits, elpv, a TensorFlow Datasets name or a folder with a sub-folder for each "
-        "class; split, limit, size and scale must be those of the training",
+        help="digits, elpv, a TensorFlow Datasets name, a folder with a sub-folder for each "
+        "class, an .npz file or module:function; split, limit and size must be those of the "
+        "training",
     )
     add("--samples", type=int, default=30, help="sub-models of stochastic inference; default: 30")
     add(
@@ -284,9 +290,10 @@ def _evaluate_arguments(parser):
     add(
         "--scale",
         choices=SCALES,
-        help="what the models expect: (x - mean) / std of the training images, x / 255, or 0..255; "
-        "default: standardise, and an error where that does not seem to be it",
+        help="what the models expect: (x - mean) / std of the training images, x / 255, "
+        "x / 127.5 - 1, or x as it is; default: what is found by trying",
     )
+    _skip_argument(add)
     add("--mean", nargs="+", type=float, help="for standardise, by channel, of 0..255")
     add("--std", nargs="+", type=float, help="likewise")
     add("--corruption-images", type=int, default=500, help="images to corrupt; default: 500")
@@ -296,6 +303,10 @@ def _evaluate_arguments(parser):
     add("--batch-size", type=int, help="rows of a call; default: what fits 256 MB")
     _import_argument(parser)
     add("--out", metavar="DIR", help="folder of the results; default: evaluate-<data>")
+
+
+def _skip_argument(add):
+    add("--skip-unreadable", action="store_true", help="leave out images that can't be read")
 
 
 def _import(args):

@@ -13,15 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 import keras_swapout as ks
 from keras_swapout.datasets.sources import theirs
 
 if TYPE_CHECKING:
     import keras
-
-    from keras_swapout.consistency.divergence import Head
 
 
 class Saved(NamedTuple):
@@ -195,82 +191,10 @@ def _importable(module, name):
     return hasattr(sys.modules.get(module), name)
 
 
-def input_size(model: keras.Model, name: str) -> tuple[int | None, int | None, int | None] | None:
-    """(height, width, channels) of a model's input, None where it does not say.
+def input_size(model: keras.Model) -> tuple[int | None, int | None, int | None] | None:
+    """(height, width, channels) of the images that a model takes, each None where it does not say.
 
-    Raises:
-        ValueError: it has several inputs or outputs, or takes no images.
+    None where it takes no images, or does not say that either.
     """
     shape = getattr(model, "input_shape", None)
-    outputs = getattr(model, "output_shape", None)
-    for what, found in (("input", shape), ("output", outputs)):
-        if isinstance(found, (dict, list)):
-            raise ValueError(
-                f"Argument `models` must be models with one {what}. Received: {name!r} with "
-                f"{len(found)} {what}s"
-            )
-    if shape is None:
-        return None
-    if len(shape) != 4:
-        raise ValueError(
-            "Argument `models` must take images (batch, height, width, channels). Received: "
-            f"{name!r}, which takes {shape}"
-        )
-    return tuple(shape[1:])
-
-
-def checked_head(model: keras.Model, name: str, x: np.ndarray, classes: int) -> Head:
-    """What a model's output is, softmax probabilities or logits, after a trial on two images.
-
-    Args:
-        model: the network.
-        name: what messages call it.
-        x: scaled images, (2, height, width, channels).
-        classes: how many the data have.
-
-    Raises:
-        ValueError: the model does not take such images, or does not give a number for each class.
-    """
-    import keras
-
-    from keras_swapout.consistency.divergence import Head
-    from keras_swapout.consistency.heads import heads
-
-    wanted = input_size(model, name)
-    if wanted and any(w not in (None, n) for w, n in zip(wanted, x.shape[1:], strict=True)):
-        raise ValueError(
-            f"Argument `models` must take the images, {_times(x.shape[1:])} (height, width, "
-            f"channels). Received: {name!r}, which takes {_times(wanted)}"
-        )
-    try:
-        outputs = keras.tree.flatten(model(x, training=False))
-    except Exception as error:
-        raise ValueError(
-            f"Argument `models`: {name!r} does not take images of {_times(x.shape[1:])}: {error}"
-        ) from error
-    shape = tuple(outputs[0].shape)
-    if len(outputs) > 1 or shape != (len(x), classes):
-        advice = ""
-        if shape == (len(x), 1) and classes == 2:
-            advice = " (one sigmoid unit; two units with a softmax can be evaluated)"
-        shapes = ", ".join(_times(output.shape[1:]) for output in outputs)
-        raise ValueError(
-            f"Argument `models` must have one output for each of the {classes} classes of the "
-            f"data. Received: {name!r} with outputs {shapes}{advice}"
-        )
-    try:
-        head = heads(model)[0]
-    except ValueError:  # neither loss nor last activation tells, so the numbers have to
-        p = keras.ops.convert_to_numpy(outputs[0])
-        sums = bool((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3))
-        head = Head("softmax", from_logits=not sums)
-    if head.distribution != "softmax":
-        raise ValueError(
-            "Argument `models` must give softmax probabilities or logits of classes. Received: "
-            f"{name!r}, whose outputs are {head.distribution or 'plain numbers'}"
-        )
-    return head
-
-
-def _times(shape):
-    return "×".join("any" if side is None else str(side) for side in shape)
+    return tuple(shape[1:]) if isinstance(shape, tuple) and len(shape) == 4 else None

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_swapout.datasets.sources import theirs
+from keras_swapout.datasets.splits import KINDS
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_swapout.consistency.divergence import Head
+    from keras_swapout.datasets import Info, Split
 
 _NAMES = "resnet<depth>v1 or resnet<depth>v2 with depth = 6n + 2 (resnet8v2, resnet20v1, ...)"
 EXPECTED = (
@@ -109,27 +110,36 @@ def depth_and_version(model: str) -> tuple[int, int]:
 
 
 class Network:
-    """The network of a choice, for images and classes: `new(seed)` builds it.
+    """The network of a choice, for some data: `new(seed)` builds it.
 
     Args:
         choice: what is asked for.
-        image_shape: (height, width, channels) of the images.
-        classes: how many classes the data have.
+        info: of the data.
+        split: of the data, to try the network on.
 
     Attributes:
         scale: what its inputs are, one of `keras_swapout.datasets.splits.SCALES`; None where it
             has been trained elsewhere and does not say.
         continued: whether it begins with weights that are trained.
-        head: softmax probabilities or logits.
+        task: what it predicts.
         example: that of seed 0, to look at and not to train.
 
     Raises:
-        ValueError: there is no such network, it is no classifier of such images, or its weights
-            don't fit. FileNotFoundError: weights that are not there and can't be fetched.
+        ValueError: there is no such network, it does not fit such data, or its weights don't fit.
+        FileNotFoundError: weights that are not there and can't be fetched.
     """
 
-    def __init__(self, choice: Choice, image_shape: tuple[int, int, int], classes: int) -> None:
-        self.choice, self.image_shape, self.classes = choice, image_shape, classes
+    def __init__(self, choice: Choice, info: Info, split: Split) -> None:
+        self.choice, self.info, self.classes = choice, info, len(info.classes)
+        needed = choice.kind in ("ours", "application")
+        if needed and (info.kind, info.targets) != ("images", "classes"):
+            raise ValueError(
+                f"Argument `model` must be a .keras file or module:function, as {choice.model} "
+                f"classifies images, and the data are {described(info)}"
+            )
+        from keras_swapout.study.task import find_task, trial_inputs
+
+        self._trial = trial_inputs(info, split)
         self._build = {
             "ours": self._ours,
             "application": self._application,
@@ -138,10 +148,16 @@ class Network:
         }[choice.kind]()
         self.continued = bool(choice.weights) or (choice.kind == "file" and not choice.from_scratch)
         self.example = self.new(seed=0)
-        self.head = checked_head(self.example, choice.model, image_shape, classes)
+        self.task = find_task(self.example, choice.model, info, split)
+        fitting = KINDS[info.kind]
+        if choice.scale is not None and choice.scale not in fitting:
+            raise ValueError(
+                f"Argument `scale` must be one of {', '.join(fitting)} for inputs that are "
+                f"{described(info)}. Received: scale={choice.scale!r}"
+            )
         self.scale = choice.scale or scale_of(self.example, choice.kind)
-        if self.scale is None and not self.continued:
-            self.scale = "standardise"
+        if self.scale is None and (len(fitting) == 1 or not self.continued):
+            self.scale = info.scale if info.kind != "images" else "standardise"
 
     def new(self, seed: int) -> keras.Model:
         """A network with the weights of a seed, compiled if the user's is.
@@ -152,14 +168,18 @@ class Network:
         import keras
 
         keras.utils.set_random_seed(seed)
-        return self._build()
+        model = self._build()
+        if not model.built:  # a subclassed one has no weights before it is called
+            with contextlib.suppress(Exception):  # `find_task` says what is wrong
+                model(self._trial, training=False)
+        return model
 
     def _ours(self) -> Callable[[], keras.Model]:
         from keras_swapout import models
 
         depth, version = depth_and_version(self.choice.model)
         resnet = {1: models.ResNetV1, 2: models.ResNetV2}[version]
-        width, classes, shape = self.choice.width, self.classes, self.image_shape
+        width, classes, shape = self.choice.width, self.classes, self.info.image_shape
         return lambda: resnet(depth, width, classes, shape, classifier_activation=None)
 
     def _application(self) -> Callable[[], keras.Model]:
@@ -174,7 +194,7 @@ class Network:
                 f"keras.applications has {', '.join(known)}"
             )
         preprocess = sys.modules[build.__module__].preprocess_input
-        height, width, channels = self.image_shape
+        height, width, channels = self.info.image_shape
         pretrained = weights == "imagenet"
         from_file = weights is not None and not pretrained
         if from_file and not Path(weights).is_file():
@@ -318,13 +338,12 @@ def new_head(model: keras.Model, classes: int) -> keras.Model:
 
 
 def input_size(choice: Choice) -> tuple[int, int] | None:
-    """(height, width) of the images that a network takes, or None where it takes any."""
+    """(height, width) of the images that a network takes, or None where it takes any, or none."""
     if choice.kind not in ("file", "function"):
         return None
     from keras_swapout.study.loading import input_size as sides
 
-    with _about_one_model():
-        found = sides(_theirs(choice)(), choice.model)
+    found = sides(_theirs(choice)())
     return None if found is None or None in found[:2] else found[:2]
 
 
@@ -340,31 +359,19 @@ def scale_of(model: keras.Model, kind: str) -> str | None:
     while is_functional(network):
         first = next((c.operation for c in calls(network)), None)
         network = first
-    scaled = isinstance(first, (keras.layers.Rescaling, keras.layers.Normalization))
-    return "raw" if scaled else None
+    # The last of them takes whole numbers.
+    scaled = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Embedding)
+    return "raw" if isinstance(first, scaled) else None
 
 
-def checked_head(
-    model: keras.Model, name: str, image_shape: tuple[int, int, int], classes: int
-) -> Head:
-    """What a network's output is, after a trial on two images.
-
-    Raises:
-        ValueError: it does not take such images, or has no output for each class.
-    """
-    import numpy as np
-
-    from keras_swapout.study.loading import checked_head as check
-
-    images = np.random.default_rng(0).uniform(0, 1, (2, *image_shape)).astype("float32")
-    with _about_one_model():
-        return check(model, name, images, classes)
-
-
-@contextlib.contextmanager
-def _about_one_model():
-    """What evaluate says of its files, said of the one network."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error).replace("Argument `models`", "Argument `model`")) from error
+def described(info: Info) -> str:
+    """What data are, in a few words: "inputs of (30,), with 2 classes"."""
+    what = "images" if info.kind == "images" else "inputs"
+    labels = {
+        "classes": f"{len(info.classes)} classes",
+        "labels": "several labels for each",
+        "steps": "a class for each step",
+        "numbers": "numbers to predict",
+        "several": "several things to predict",
+    }
+    return f"{what} of {info.image_shape}, with {labels[info.targets]}"

@@ -45,7 +45,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def doing(self, text: str) -> None:
         """What is going on, beside the bar."""
@@ -55,12 +55,9 @@ class Display:
         """So many steps of the task at hand are done."""
         self._bar.update(self._task, completed=self.done * self.steps + steps, description=text)
 
-    def epoch(self, name: str, epoch: int, loss: float, accuracy: float) -> None:
-        """A step that is an epoch of training."""
-        self.step(
-            epoch,
-            f"{name}, epoch {epoch}/{self.steps}: loss {loss:.3f}, validation {accuracy:.1%}",
-        )
+    def epoch(self, name: str, epoch: int, loss: float, reached: str) -> None:
+        """A step that is an epoch of training; `reached` is how good it is by now."""
+        self.step(epoch, f"{name}, epoch {epoch}/{self.steps}: loss {loss:.3f}, {reached}")
 
     def finished(self, text: str, tasks: int = 1, lasting: bool = True) -> None:
         """Tasks are done and saved.

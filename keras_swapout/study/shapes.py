@@ -52,6 +52,11 @@ def both(*shapes: Shape) -> Shape:
     return lambda value: all(shape(value) for shape in shapes)
 
 
+def either(*shapes: Shape) -> Shape:
+    """What one of them says, or several."""
+    return lambda value: any(shape(value) for shape in shapes)
+
+
 def each(shape: Shape) -> Shape:
     """A dict with whatever keys."""
     return lambda value: isinstance(value, dict) and all(map(shape, value.values()))

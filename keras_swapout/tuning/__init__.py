@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from keras_swapout.tuning.hypermodels import (
         RBlockHyperModel,
         SurgeryHyperModel,
+        SurgeryRBlockHyperModel,
         SwapoutHyperModel,
     )
     from keras_swapout.tuning.restart import start_as
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RBlockHyperModel",
     "SurgeryHyperModel",
+    "SurgeryRBlockHyperModel",
     "SwapoutHyperModel",
     "alpha",
     "block_size",
@@ -33,6 +35,7 @@ __all__ = [
 _FILES = {
     "RBlockHyperModel": "hypermodels",
     "SurgeryHyperModel": "hypermodels",
+    "SurgeryRBlockHyperModel": "hypermodels",
     "SwapoutHyperModel": "hypermodels",
     "start_as": "restart",
 }

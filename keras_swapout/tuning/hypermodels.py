@@ -11,8 +11,9 @@ import keras
 
 from keras_swapout import layers
 from keras_swapout.arguments import checked, checked_flag, one_of, refusal
+from keras_swapout.consistency.rblock import RBlock
 from keras_swapout.layers.merge import GRANULARITIES
-from keras_swapout.surgery import swap_residuals
+from keras_swapout.surgery import insert_after, swap_residuals
 from keras_swapout.surgery.places import fitted
 from keras_swapout.tuning import spaces
 from keras_swapout.tuning.restart import start_as
@@ -213,11 +214,20 @@ class SurgeryHyperModel(SwapoutHyperModel):
 
 
 def _with_merges(model, merge):
+    copy = swap_residuals(
+        _compiled(model), merge=lambda block, blocks: fitted(merge(block, blocks), rescale=True)
+    )
+    return _compiled_as(copy, model)
+
+
+def _compiled(model):
     if not isinstance(model, keras.Model) or not model.compiled:
         raise refusal(ValueError, "build", "a function that returns a compiled keras.Model", model)
-    copy = swap_residuals(
-        model, merge=lambda block, blocks: fitted(merge(block, blocks), rescale=True)
-    )
+    return model
+
+
+def _compiled_as(copy, model):
+    """A network compiled as another one is."""
     optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
     rest = {k: v for k, v in model.get_compile_config().items() if k not in ("optimizer", "loss")}
     copy.compile(optimizer, model.loss, **keras.saving.deserialize_keras_object(rest))
@@ -295,10 +305,60 @@ class RBlockHyperModel(_ReusedSteps):
             if blocks:
                 values["block_size"] = spaces.block_size(hp, block_size=self.block_size)
 
-        def drop(x: Any) -> Any:
-            return make(**values, adjustable=self.reuse)(x)
+        return self._made(hp, lambda: make(**values, adjustable=self.reuse), weight)
 
-        return self.make_model(hp, drop, weight)
+    def _made(self, hp, new, weight):
+        """The model of a trial, with `new()` for its layers."""
+        return self.make_model(hp, lambda x: new()(x), weight)
+
+
+class SurgeryRBlockHyperModel(RBlockHyperModel):
+    """Searches what R-Block drops, and its alpha, in anybody's network.
+
+    As `RBlockHyperModel`, for a function that knows nothing of it: region layers are put behind the
+    blocks by `keras_swapout.surgery.insert_after`, and the copy is trained by `RBlock`, compiled as
+    the network is.
+
+    Args:
+        build: `build(hp) -> compiled keras.Model`, functional or Sequential, whose metrics can be
+            saved. It may search hyperparameters of its own with `hp`.
+        where: the places, as for `insert_after`.
+        **kwargs: those of `RBlockHyperModel`.
+
+    Raises:
+        As `RBlockHyperModel`; when it builds, as `insert_after`, and ValueError: the model is not
+        compiled.
+
+    Example:
+
+    >>> import keras, keras_tuner, keras_swapout as ks
+    >>> def build(hp):
+    ...     inputs = keras.Input((8,))
+    ...     x = inputs + keras.layers.Dense(8)(inputs)
+    ...     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    ...     model.compile("sgd", "sparse_categorical_crossentropy")
+    ...     return model
+    >>> hp = keras_tuner.HyperParameters()
+    >>> model = SurgeryRBlockHyperModel(build, layers="bdropdml").build(hp)
+    >>> sorted(hp.values), type(model).__name__
+    (['alpha', 'rate'], 'RBlock')
+
+    Source: this package.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[keras_tuner.HyperParameters], keras.Model],
+        where: Any = "blocks",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(build, **kwargs)
+        self.where = where
+
+    def _made(self, hp, new, weight):
+        model = _compiled(self.make_model(hp))
+        copy = insert_after(model, self.where, lambda place, places: new())
+        return _compiled_as(RBlock(copy, alpha=weight), model)
 
 
 def _function(build):

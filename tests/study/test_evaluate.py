@@ -323,10 +323,10 @@ def vectors():
     [
         (lambda: network(False, 0, classes=3), "each of the 10 classes.*outputs 3"),
         (lambda: network(False, 0, shape=(8, 8, 3)), "8×8×1.*takes 8×8×3"),
-        (lambda: network(False, 0, activation="sigmoid"), "softmax.*sigmoid"),
-        (two_inputs, "one input. Received: 'a' with 2 inputs"),
-        (two_outputs, "one output. Received: 'a' with 2 outputs"),
-        (vectors, "must take images"),
+        (lambda: network(False, 0, activation="relu"), "which gives 10 numbers. Compile it"),
+        (two_inputs, "'a' does not take inputs of 8×8×1: .*2 named input"),
+        (two_outputs, "each of the 1 labels of a sample. Received: 'a' with 2 output"),
+        (vectors, "must take the inputs of the data, 8×8×1. Received: 'a', which takes 64"),
     ],
 )
 def test_a_model_that_does_not_fit(build, words, tmp_path):

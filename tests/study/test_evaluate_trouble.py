@@ -57,7 +57,7 @@ def test_the_scale_is_found(scale, tmp_path, capsys):
     path, out = trained(tmp_path / "a.keras", scale), tmp_path / "out"
     found = evaluate(path, **QUICK, out=out)
     said = capsys.readouterr().out
-    assert f"scale: {scale} (negative log likelihood, tempered, on 256 images" in said
+    assert f"scale: {scale} (negative log likelihood, tempered, on 256 samples" in said
     assert found["settings"]["scale"] == scale
     given = evaluate(path, **QUICK, scale=scale, out=out)  # nothing is in the way of it
     assert found["runs"] == given["runs"] and found["runs"][0]["test"]["accuracy"] > 0.85

@@ -10,13 +10,14 @@ from sklearn.linear_model import LogisticRegression
 
 import keras_swapout as ks
 from keras_swapout.consistency.divergence import Head
-from keras_swapout.datasets import read
+from keras_swapout.datasets import Info, Split, read
 from keras_swapout.study import networks
 from keras_swapout.study.networks import Choice, Network
 from keras_swapout.study.pilot.methods import METHODS
 from keras_swapout.study.pilot.run import fitting, run_pilot
 from keras_swapout.study.pilot.settings import make_settings
 from keras_swapout.study.scales import found_scale, losses
+from keras_swapout.study.task import Output, Task
 
 pytestmark = pytest.mark.tensorflow
 
@@ -64,7 +65,10 @@ def theirs(tmp_path, monkeypatch):
 
 
 def network(model, shape=(8, 8, 1), classes=10, **choice):
-    return Network(Choice(model, **choice), shape, classes)
+    names = tuple(map(str, range(classes)))
+    info = Info("made", names, shape, {}, (0.0,) * shape[-1], (1.0,) * shape[-1], "here")
+    split = Split(np.zeros((classes, *shape), np.uint8), np.arange(classes))
+    return Network(Choice(model, **choice), info, split)
 
 
 def test_functions_are_called_anew_for_each_seed(theirs):
@@ -73,10 +77,10 @@ def test_functions_are_called_anew_for_each_seed(theirs):
     for a, b in zip(one.weights, two.weights, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(one.weights[0], other.weights[0])
-    assert made.head == Head("softmax", from_logits=False)
+    assert made.task.heads == [Head("softmax", from_logits=False)]
     assert (made.scale, made.continued) == ("standardise", False)
     raw = network("their_nets:straight")
-    assert (raw.scale, raw.head.from_logits) == ("raw", True)
+    assert (raw.scale, raw.task.single.from_logits) == ("raw", True)
 
 
 def test_applications_take_grey_images_and_bring_their_preprocessing():
@@ -101,7 +105,7 @@ def test_files_are_continued_or_begun_anew(tmp_path, theirs):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(model.weights[0], anew.new(0).weights[0])
     assert networks.input_size(Choice(path)) == (8, 8)
-    with pytest.raises(ValueError, match=r"(?s)for each of the 4 classes.*outputs 10"):
+    with pytest.raises(ValueError, match=r"(?s)for each of the 4 classes.*10 classes.*new_head"):
         network(path, classes=4)
     new = network(path, classes=4, new_head=True).new(0)
     assert new.output_shape == (None, 4) and new.compiled
@@ -181,12 +185,12 @@ def test_the_scale_is_found_by_trying_each(scale):
         [keras.Input(images.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(10)]
     )
     model.set_weights([fitted.coef_.T, fitted.intercept_])
-    head = Head("softmax", from_logits=True)
-    assert found_scale(model, head, images, labels, data.info)[0] == scale
+    task = Task((Output("dense", Head("softmax", from_logits=True), (10,)),))
+    assert found_scale(model, task, images, labels, data.info)[0] == scale
     shuffled = np.random.default_rng(0).permutation(labels)
     with pytest.raises(ValueError, match=r"`scale` must be given.*guessing"):
-        found_scale(model, head, images, shuffled, data.info)
-    assert losses(model, head, images, labels, data.info)[scale][1] > 0.8
+        found_scale(model, task, images, shuffled, data.info)
+    assert losses(model, task, images, labels, data.info, [scale])[scale][1] > 0.8
 
 
 def test_methods_of_what_a_network_has_itself(theirs):

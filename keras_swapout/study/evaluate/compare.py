@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.study.evaluate.measures import COMPARED, MEASURES, PRIMARY
+from keras_swapout.study.evaluate.measures import ACCURACY, COMPARED, MEASURES, PRIMARY
 from keras_swapout.study.measuring.comparison import BETTER, WORSE, against, summary
 from keras_swapout.study.measuring.statistics import mean_interval
 from keras_swapout.study.measuring.ways import DETERMINISTIC
@@ -65,8 +65,11 @@ def compare(
         for row in rows
     }
 
+    # Of what is no image there is no corruption.
+    primary = PRIMARY if all(PRIMARY.name in images[row] for row in rows) else ACCURACY
+
     def several(row):
-        return len(values[row][PRIMARY.name]) > 1
+        return len(values[row][primary.name]) > 1
 
     def groups(row, measure, over):
         return (images if over == "images" else values)[row].get(measure.name)
@@ -93,7 +96,7 @@ def compare(
     for one in comparisons:
         one["sentence"] = sentence(one, compared)
     shown = [m for m in MEASURES if any(values[row][m.name] for row in rows)]
-    text, details = _answer(rows, values, comparisons, images)
+    text, details = _answer(rows, values, comparisons, images, primary)
     return {
         "measures": [dataclasses.asdict(measure) for measure in shown],
         "rows": {
@@ -123,17 +126,21 @@ def _pairs(rows):
     ]
 
 
-def _answer(rows, values, comparisons, images):
+def _answer(rows, values, comparisons, images, primary):
     models = [one for one in comparisons if one["kind"] == "model"]
     ways = [one for one in comparisons if one["kind"] == "way"]
-    text, details = answer(models or ways, PRIMARY)
+    text, details = answer(models or ways, primary)
     if not text:
-        return _alone(values[next(iter(rows))], images[next(iter(rows))]), []
+        return _alone(values[next(iter(rows))], images[next(iter(rows))], primary), []
     if models and ways:
-        name = lower(PRIMARY.title)
-        found = [one for one in ways if _verdict(one) in (BETTER, WORSE)]
+        name = lower(primary.title)
+        found = [
+            (one, row)
+            for one in ways
+            if (row := one["measures"].get(primary.name)) and row["verdict"] in (BETTER, WORSE)
+        ]
         said = [
-            f"{one['subject']}, {amount(PRIMARY, _row(one), True, one['over'])}" for one in found
+            f"{one['subject']}, {amount(primary, row, True, one['over'])}" for one, row in found
         ]
         details.append(
             f"The way of inference changes {name}: {'; '.join(said)}."
@@ -143,23 +150,15 @@ def _answer(rows, values, comparisons, images):
     return text, [*details, _scope(models or ways)]
 
 
-def _row(one):
-    return one["measures"][PRIMARY.name]
-
-
-def _verdict(one):
-    return _row(one)["verdict"] if PRIMARY.name in one["measures"] else ""
-
-
-def _alone(values, images):
-    if not values[PRIMARY.name]:
+def _alone(values, images, primary):
+    if not values[primary.name]:
         return "Nothing was measured."
     mean = {name: float(np.mean(own)) for name, own in values.items() if own}
-    text = f"Accuracy under corruption is {value_text(PRIMARY, mean[PRIMARY.name])}"
-    if interval := mean_interval(images.get(PRIMARY.name, ())):
-        text += f" (95 % interval over images {interval_text(PRIMARY, *interval)})"
-    if "accuracy" in mean:
-        text += f", on clean images {value_text(PRIMARY, mean['accuracy'])}"
+    text = f"{primary.title} is {value_text(primary, mean[primary.name])}"
+    if interval := mean_interval(images.get(primary.name, ())):
+        text += f" (95 % interval over images {interval_text(primary, *interval)})"
+    if primary is PRIMARY and "accuracy" in mean:
+        text += f", on clean images {value_text(primary, mean['accuracy'])}"
     return f"{text}; with one model in one way of inference there is nothing to compare."
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keras import tree
 
 from keras_swapout import datasets
 from keras_swapout.datasets import stratified
+from keras_swapout.datasets.splits import KINDS, count, samples
+from keras_swapout.datasets.stored import joined
 from keras_swapout.study.evaluate.options import Options
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, MORE, corrupt, suitable
-from keras_swapout.study.measuring.images import read
-from keras_swapout.study.scales import SCALES, TRIED_IMAGES, found_scale
+from keras_swapout.study.measuring.images import Batches, checksum, read
+from keras_swapout.study.scales import TRIED_IMAGES, found_scale
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_swapout.consistency.divergence import Head
+    from keras_swapout.study.task import Task
 
 OURS = "made here"
 PUBLISHED = "cifar10_corrupted of TensorFlow Datasets"
@@ -55,7 +58,8 @@ class Images:
         self._training = arrays.train
         self.images, self.labels = arrays.test
         if options.split == "all":
-            self.images, self.labels = map(np.concatenate, zip(*arrays[:3], strict=True))
+            parts = zip(*arrays[:3], strict=True)
+            self.images, self.labels = (tree.map_structure(_joined, *part) for part in parts)
             self._training = None
         self.seen = None  # whether the models may have been trained on the images
         if options.split == "test" and "test" not in self.info.brought:
@@ -71,20 +75,34 @@ class Images:
                     f"`std` too. Received: mean={options.mean} and std={options.std}"
                 )
             self.info = dataclasses.replace(self.info, mean=options.mean, std=options.std)
-        self.chosen = stratified(self.labels, options.corruption_images)
-        self.corruptions = suitable(self.info.image_shape)
+        self.chosen = self._some(self.labels, options.corruption_images)
+        images = self.info.kind == "images"
+        self.corruptions = suitable(self.info.image_shape) if images else ()
         self.left_out = {
-            name: "grey images have no colours to saturate"
-            if name == "saturate"
-            else "the images are too small to be made of larger squares"
-            for name in {**CORRUPTIONS, **MORE}
-            if name not in self.corruptions
+            name: "these are no images" for name in ({} if images else {**CORRUPTIONS, **MORE})
         }
+        self.left_out |= (
+            {}
+            if not images
+            else {
+                name: "grey images have no colours to saturate"
+                if name == "saturate"
+                else "the images are too small to be made of larger squares"
+                for name in {**CORRUPTIONS, **MORE}
+                if name not in self.corruptions
+            }
+        )
         self._find_published()
+
+    def _some(self, labels, size):
+        """Indices of at most so many samples, with the shares of the classes."""
+        if self.info.targets != "classes":
+            labels = np.zeros(count(labels), np.int32)
+        return stratified(labels, size)
 
     @property
     def chosen_labels(self) -> np.ndarray:
-        return self.labels[self.chosen]
+        return samples(self.labels, self.chosen)
 
     def corrupted(self, name: str, severity: int, count: int | None = None) -> np.ndarray:
         """The chosen images, or the first `count` of them, under a corruption; uint8."""
@@ -93,26 +111,34 @@ class Images:
             return _published_images(name, severity)[0][chosen]
         return corrupt(self.images[chosen], name, severity, seed=0)
 
-    def find_scale(self, networks: Mapping[str, tuple[keras.Model, Head]]) -> str:
+    @property
+    def number(self) -> int:
+        """How many samples there are."""
+        return count(self.labels)
+
+    def find_scale(self, networks: Mapping[str, tuple[keras.Model, Task]]) -> str:
         """Has the images in the scale that the models expect, and says which that is.
 
         It is tried on training images, which the models may know, or where there are none on those
         of the evaluation.
 
         Args:
-            networks: the models and their heads, by name.
+            networks: the models and their tasks, by name.
 
         Raises:
             ValueError: with no scale is a model better than guessing, or they expect several.
         """
-        scales = [s for s in SCALES if self._training is not None or s != "standardise"]
         images, labels = self._training or (self.images, self.labels)
-        some = stratified(labels, TRIED_IMAGES)
+        kinds = KINDS[self.info.kind]
+        scales = [s for s in kinds if self._training is not None or s != "standardise"]
+        if len(kinds) == 1:
+            self.options = dataclasses.replace(self.options, scale=kinds[0])
+            return f"scale: {kinds[0]}"
+        some = self._some(labels, TRIED_IMAGES)
+        tried = samples(images, some), samples(labels, some)
         found, said = {}, ""
-        for name, (model, head) in networks.items():
-            found[name], said = found_scale(
-                model, head, images[some], labels[some], self.info, scales
-            )
+        for name, (model, task) in networks.items():
+            found[name], said = found_scale(model, task, *tried, self.info, scales)
         if len(set(found.values())) > 1:
             raise ValueError(
                 "Argument `models` must be models that take images in one scale. They seem to "
@@ -136,18 +162,21 @@ class Images:
         """CRC-32 of all images and labels that the results depend on."""
         value = zlib.crc32(repr((self.info.mean, self.info.std, self.sources)).encode())
         training = None if self._training is None else self._training.images
-        for array in (training, self.images, self.labels):
-            if array is not None:
-                value = zlib.crc32(np.ascontiguousarray(array), value)
+        for part in (training, self.images, self.labels):
+            if part is not None:
+                for array in tree.flatten(part):
+                    value = checksum(array, value)
         return value
 
     def describe(self) -> dict[str, Any]:
         """The part "data" of the results."""
         values = dataclasses.asdict(self.info)
-        values["sizes"] = {"evaluated": len(self.labels), "corrupted": len(self.chosen)}
+        corrupted = len(self.chosen) if self.corruptions else 0
+        values["sizes"] = {"evaluated": count(self.labels), "corrupted": corrupted}
         if self._training is not None:
-            values["sizes"] |= {"train": len(self._training.labels)}
-        for name in ("augmented", "scale", "brought"):  # the scale is among the settings
+            values["sizes"] |= {"train": count(self._training.labels)}
+        for name in ("augmented", "scale", "brought", "kind", "targets"):
+            # The scale is among the settings.
             del values[name]
         if self.seen:
             values["test images"] = self.seen
@@ -171,15 +200,8 @@ class Images:
             self.sources |= dict.fromkeys(found, PUBLISHED)
 
 
-class Batches:
-    """Images, scaled a few at a time: all at once as floats may be more than there is memory."""
-
-    def __init__(self, images: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.images, self.scaled = images, scaled
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self.images), 256):
-            yield self.scaled(self.images[start : start + 256])
+def _joined(*arrays):
+    return joined(arrays)
 
 
 def _read(options, size):
@@ -196,7 +218,7 @@ def _read(options, size):
         size = options.image_size
     elif None in size:
         size = None
-    return read(options.data, options.limit, size)
+    return read(options.data, options.limit, size, options.skip_unreadable)
 
 
 def _published(name, severity):

@@ -18,9 +18,11 @@ COVERAGES = 50  # points of a risk-coverage curve
 PRIMARY = Measure(
     "corrupted_accuracy", "Accuracy under corruption", "corrupted.accuracy", unit="%", digits=1
 )
+#: What decides where there are no corruptions.
+ACCURACY = Measure("accuracy", "Accuracy", "test.accuracy", unit="%", digits=1)
 #: In the order of the table.
 MEASURES = (
-    Measure("accuracy", "Accuracy", "test.accuracy", unit="%", digits=1),
+    ACCURACY,
     PRIMARY,
     Measure("nll", "Negative log likelihood", "test.nll", higher_is_better=False),
     Measure(

@@ -34,6 +34,7 @@ class Options:
         corruption_images: number of images to corrupt, or fewer where there are fewer.
         severities: some of 1 (mild) .. 5 (strong).
         batch_size: as for `keras_swapout.inference.predict`.
+        skip_unreadable: whether images that can't be read are left out, instead of an error.
 
     Raises:
         ValueError: a value is out of range.
@@ -55,6 +56,7 @@ class Options:
     corruption_images: int = 500
     severities: Sequence[int] = SEVERITIES
     batch_size: int | None = None
+    skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
         def fix(name: str, value: Any) -> None:

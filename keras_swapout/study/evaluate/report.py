@@ -93,8 +93,12 @@ def make_page(results: Mapping[str, Any], examples: Mapping[str, Any] | None = N
         title=f"Evaluation{f': {name}' if name else ''}",
         under=f"{counted(len(models), 'model')}"
         + (f" in {len(files)} files" if len(files) > len(models) else "")
-        + f", {counted(sizes['evaluated'], 'image')}, {sizes['corrupted']:,} of them under "
-        f"{corruptions} corruptions in {severities} severit{'ies' if severities > 1 else 'y'}.",
+        + (
+            f", {counted(sizes['evaluated'], 'image')}, {sizes['corrupted']:,} of them under "
+            f"{corruptions} corruptions in {severities} severit{'ies' if severities > 1 else 'y'}."
+            if corruptions
+            else f", {counted(sizes['evaluated'], 'sample')}."
+        ),
         answer=comparison["answer"],
         details=comparison["details"],
         sections=[

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_swapout._version import __version__
+from keras_swapout.datasets.splits import samples as some
 from keras_swapout.study import loading, store
 from keras_swapout.study.evaluate.options import SEVERITIES, Options
 from keras_swapout.study.evaluate.parts import CLEAN, FOLDER, Parts
@@ -23,9 +24,9 @@ from keras_swapout.study.shapes import each, holds, number, text
 if TYPE_CHECKING:
     import keras
 
-    from keras_swapout.consistency.divergence import Head
     from keras_swapout.study.evaluate.data import Images
     from keras_swapout.study.loading import Saved
+    from keras_swapout.study.task import Task
 
 GROW = ("models",)  # no finished part becomes wrong by that
 _FOLDERS = (FOLDER,)
@@ -50,6 +51,7 @@ def evaluate(
     corruption_images: int = 500,
     severities: Sequence[int] = SEVERITIES,
     batch_size: int | None = None,
+    skip_unreadable: bool = False,
     imports: Iterable[str] = (),
     out: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
@@ -62,10 +64,10 @@ def evaluate(
     Args:
         models: one or more .keras files.
         data, samples, split, limit, image_size, scale, mean, std, corruption_images, severities,
-            batch_size: see `keras_swapout.study.evaluate.options.Options`. `limit`, `image_size`
-            and `scale` must be what the models were trained with. `scale` None is found: the one
-            with the lowest loss on training images, and an error where none beats guessing; with a
-            scale (or a mean) that is given, whatever comes out is reported.
+            batch_size, skip_unreadable: see `keras_swapout.study.evaluate.options.Options`.
+            `limit`, `image_size` and `scale` must be what the models were trained with. `scale`
+            None is found: the one with the lowest loss on training samples, and an error where none
+            beats guessing; with a scale (or a mean) that is given, whatever comes out is reported.
         imports: modules to import first, which register layers.
         out: folder for settings.json, parts/, results.json, results.csv and report.html; None
             writes nothing. Every finished part is on disk at once, and the same call goes on where
@@ -101,6 +103,7 @@ def evaluate(
         corruption_images,
         severities,
         batch_size,
+        skip_unreadable,
     )
     models = [models] if isinstance(models, (str, os.PathLike)) else list(models)
     out = None if out is None else Path(out)
@@ -116,6 +119,8 @@ def evaluate(
         "version": __version__,
         "models": {file.name: loading.checksum(file.path) for file in files},
     }
+    if not skip_unreadable:  # earlier versions knew nothing of it
+        del record["skip_unreadable"]
     record = json.loads(json.dumps(record))  # as it comes back from a file
     old = None if out is None else store.read(out / store.SETTINGS, _FOUND)
     if options.scale is None and old is not None:
@@ -128,11 +133,11 @@ def evaluate(
     networks = {file.name: loading.load(file.path) for file in files}
     images = Images(options, _size(networks))
     record["data_checksum"] = images.checksum()
-    heads = {name: _head(network, name, images) for name, network in networks.items()}
+    tasks = {name: _task(network, name, images) for name, network in networks.items()}
     if options.scale is None:
-        print(images.find_scale({name: (networks[name], heads[name]) for name in networks}))
+        print(images.find_scale({name: (networks[name], tasks[name]) for name in networks}))
         record["scale"] = images.options.scale
-    subjects = [_Subject(file, networks[file.name], heads[file.name], images) for file in files]
+    subjects = [_Subject(file, networks[file.name], tasks[file.name], images) for file in files]
     with store.claimed(out, record, _FOLDERS, GROW):
         return _run(subjects, images, record, imports, out, start)
 
@@ -145,17 +150,17 @@ def _run(subjects, images, record, imports, out, start):
 
     kept = Parts(out)
     kept.expect(
-        measures.clean_part(len(images.labels)),
-        measures.corrupted_part(len(images.chosen), images.options.severities),
+        measures.clean_part(len(subjects[0].labels(images.labels))),
+        measures.corrupted_part(
+            len(subjects[0].labels(images.chosen_labels)), images.options.severities
+        ),
     )
     names = [CLEAN, *images.corruptions]
     parts = [(s.file, way, name) for s in subjects for way in s.ways for name in names]
     done = sum(kept.read(*part) is not None for part in parts)
     display = Display(len(parts), done)
     display.say(
-        f"{images.options.data}: {len(images.labels):,} images, {len(images.chosen):,} of them "
-        f"under {len(images.corruptions)} corruptions x {len(images.options.severities)} "
-        f"severities, {counted(len(subjects), 'model file')}"
+        f"{images.options.data}: {_sizes(images)}, {counted(len(subjects), 'model file')}"
         + (f", {done} of {len(parts)} parts done" if done else "")
     )
     if images.seen:
@@ -176,10 +181,10 @@ def _run(subjects, images, record, imports, out, start):
     ]
     for run in runs:
         if not display.console.is_terminal:  # which shows the table now
-            display.say(
-                f"{run['row']}, seed {run['seed']}: accuracy {run['test']['accuracy']:.2%}, "
-                f"under corruption {run['corrupted']['accuracy']:.2%}"
-            )
+            said = f"{run['row']}, seed {run['seed']}: accuracy {run['test']['accuracy']:.2%}"
+            if run["corrupted"]:
+                said += f", under corruption {run['corrupted']['accuracy']:.2%}"
+            display.say(said)
     rows = {run["row"]: {"model": run["model"], "way": run["way"]} for run in runs}
     results = {
         "settings": record,
@@ -193,7 +198,8 @@ def _run(subjects, images, record, imports, out, start):
         "comparison": compare.compare(rows, runs, _by_image(subjects, images, kept)),
     }
     # The examples are corrupted anew, for the page alone.
-    made = report.make_page(results, None if out is None else report.examples(images))
+    shown = None if out is None or not images.corruptions else report.examples(images)
+    made = report.make_page(results, shown)
     if out is not None:
         store.write_json(out / "results.json", results)
         store.write_csv(out / "results.csv", [_csv_row(run) for run in runs])
@@ -204,20 +210,38 @@ def _run(subjects, images, record, imports, out, start):
     return results
 
 
-def _head(network, name, images):
-    trial = images.images[:2].astype(np.float32)
-    return loading.checked_head(network, name, trial, len(images.info.classes))
+def _task(network, name, images):
+    from keras_swapout.datasets import Split
+    from keras_swapout.study.task import find_task
+
+    task = find_task(network, name, images.info, Split(images.images, images.labels), "models")
+    if task.single is None:
+        raise ValueError(
+            "Argument `models` must be models with one output of classes, which the likelihood and "
+            f"the calibration are of; keras-swapout pilot takes others too. Received: {name!r}, "
+            f"which gives {task.describe()}"
+        )
+    return task
+
+
+def _sizes(images):
+    if not images.corruptions:
+        return f"{images.number:,} samples, which are no images: without corruptions"
+    return (
+        f"{images.number:,} images, {len(images.chosen):,} of them under {len(images.corruptions)} "
+        f"corruptions x {len(images.options.severities)} severities"
+    )
 
 
 class _Subject:
     """A loaded model file and its ways of inference."""
 
-    def __init__(self, file: Saved, network: keras.Model, head: Head, images: Images) -> None:
+    def __init__(self, file: Saved, network: keras.Model, task: Task, images: Images) -> None:
         from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
 
-        self.file, self.network, self.images = file, network, images
+        self.file, self.network, self.task, self.images = file, network, task, images
         options = images.options
-        self._ways = Ways(network, (options.samples,), options.batch_size, head)
+        self._ways = Ways(network, (options.samples,), options.batch_size, task.single)
         self._recalibrated = False
         self.ways = [
             way
@@ -232,7 +256,11 @@ class _Subject:
         if way == RECALIBRATED and not self._recalibrated:
             self._ways.recalibrate(self.images.training_inputs())
             self._recalibrated = True
-        return self._ways.predict(way, inputs)
+        return self.task.flat(self._ways.predict(way, inputs))
+
+    def labels(self, y: Any) -> np.ndarray:
+        """One class for each row of a prediction."""
+        return self.task.labels(y)[0].reshape(-1)
 
     def row(self, way: str) -> str:
         return f"{self.file.model}, {way}"
@@ -244,7 +272,7 @@ def _measure_clean(subjects, images, kept, display):
 
     for subject, way in _missing(CLEAN, subjects, kept):
         prediction = _predict(subject, way, images.images, CLEAN, display)
-        part = of_clean(prediction, images.labels)
+        part = of_clean(prediction, subject.labels(images.labels))
         kept.keep(subject.file, way, CLEAN, part)
         display.finished(f"{subject.row(way)}: {CLEAN}", lasting=False)
 
@@ -261,7 +289,7 @@ def _measure_corrupted(name, subjects, images, kept, display):
         raw = images.corrupted(name, severity)
         for subject, way in missing:
             prediction = _predict(subject, way, raw, label, display)
-            part = of_corrupted(prediction, images.chosen_labels)
+            part = of_corrupted(prediction, subject.labels(images.chosen_labels))
             found[subject, way][str(severity)] = part
     for (subject, way), part in found.items():
         kept.keep(subject.file, way, name, _pooled(part))
@@ -307,8 +335,9 @@ def _time(subject, images, kept, display):
         return times
     display.doing(f"{subject.file.model}: measuring times")
     # Whole batches, however few images there are: others are filled up before they are computed.
-    count = max(TIMED_IMAGES, images.options.batch_size or 0)
-    inputs = images.scaled(images.images[np.arange(count) % len(images.images)])
+    size = max(TIMED_IMAGES, images.options.batch_size or 0)
+    index = np.arange(size) % min(size, images.number)
+    inputs = images.scaled(some(images.images, index))
     rounds: list[dict[str, float]] = []
     start = time.perf_counter()
     # In turns, since a machine's speed drifts. The first round warms up.
@@ -346,7 +375,8 @@ def _one(subject, way, images, kept, times):
         "file": str(subject.file.path),
         **{k: clean[k] for k in ("test", "calibration", "risk_coverage", "standard_error")},
         "corrupted": {
-            key: float(np.mean([quality[key] for quality in qualities])) for key in qualities[0]
+            key: float(np.mean([quality[key] for quality in qualities]))
+            for key in (qualities[0] if qualities else ())
         },
         **{
             f"corruption{suffix}": {
@@ -370,8 +400,9 @@ def _by_image(subjects, images, kept):
             clean = kept.read(subject.file, way, CLEAN)
             parts = [kept.read(subject.file, way, name) for name in images.corruptions]
             for key, name in (("correct", "accuracy"), ("nll", "nll")):
-                total = np.sum([part[key] for part in parts], axis=0) / cells
-                row.setdefault(f"corrupted_{name}", []).append(total)
+                if parts:
+                    total = np.sum([part[key] for part in parts], axis=0) / cells
+                    row.setdefault(f"corrupted_{name}", []).append(total)
                 row.setdefault(name, []).append(np.array(clean[key], float))
     return {
         row: {name: np.mean(values, axis=0) for name, values in measures.items()}
@@ -381,7 +412,7 @@ def _by_image(subjects, images, kept):
 
 def _size(networks):
     """(height, width) that all models take, each None where they don't say."""
-    sizes = {name: loading.input_size(network, name) for name, network in networks.items()}
+    sizes = {name: loading.input_size(network) for name, network in networks.items()}
     known = {name: size[:2] for name, size in sizes.items() if size and None not in size[:2]}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name!r} {h}×{w}" for name, (h, w) in known.items())

@@ -9,8 +9,10 @@ import numpy as np
 from keras_swapout.study.shapes import holds, many, maybe, number, share
 
 BINS = 15
-#: What `quality` and `calibration_curve` return.
+#: What `quality` returns.
 QUALITY = holds(accuracy=share, nll=number, ece=share)
+#: What `errors` returns, and `calibration_curve`.
+ERRORS = holds(rmse=number, mae=number)
 CURVE = holds(
     edges=many(share, BINS + 1),
     count=many(number, BINS),
@@ -165,6 +167,34 @@ def quality(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "nll": negative_log_likelihood(logits, labels),
         "ece": expected_calibration_error(logits, labels),
     }
+
+
+def errors(predicted: np.ndarray, numbers: np.ndarray) -> dict[str, float]:
+    """How far predicted numbers are from the right ones: "rmse" and "mae".
+
+        rmse = sqrt(mean (p - y)^2),   mae = mean |p - y|
+
+    Args:
+        predicted, numbers: of one shape, finite, in the units of the labels.
+
+    Raises:
+        ValueError: the shapes differ, or a prediction is not finite.
+
+    Example:
+
+    >>> errors(np.array([1.0, 3.0]), np.array([1.0, 1.0]))["mae"]
+    1.0
+    """
+    predicted, numbers = (np.asarray(x, np.float64) for x in (predicted, numbers))
+    if predicted.shape != numbers.shape or not predicted.size:
+        raise ValueError(
+            "Arguments `predicted` and `numbers` must have one shape. "
+            f"Received: {predicted.shape} and {numbers.shape}"
+        )
+    if not np.isfinite(predicted).all():
+        raise ValueError("Argument `predicted` must be finite. Received: NaN or infinity")
+    off = predicted - numbers
+    return {"rmse": float(np.sqrt(np.mean(off**2))), "mae": float(np.abs(off).mean())}
 
 
 def _mean(values):

@@ -37,7 +37,7 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
         - `test`: how the verdicts were reached, and what they do not cover.
         - `resolution`: the binomial standard error of an accuracy on that many `test_images`
           (None if the number is unknown).
-        - `measures`: those with at least one value.
+        - `measures`: those with at least one value; `primary`: the one that decides, or None.
         - `methods`: name to `title`, `runs` (how many), `verdict` (sentences), `cost` (the
           method's timing, or None), `measures` (name to its `summary`) and `against` (name to its
           `contrast` with plain), both of `keras_swapout.study.measuring.comparison`.
@@ -99,13 +99,14 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
     comparisons = against(pairs, measures, lambda name, measure, over: values[name][measure.name])
     for one in comparisons:
         methods[one["second"]]["against"] = one["measures"]
+    primary = next((m for m in measures if m.name in PRIMARY), None)
     resolution = _resolution(methods, size)
     most = max((method["runs"] for method in methods.values()), default=0)
     for name, method in methods.items():
         method["verdict"] = " ".join(
-            _verdict(name, methods, comparisons, measures, most, resolution)
+            _verdict(name, methods, comparisons, measures, primary, most, resolution)
         )
-    text, details = _answer(methods, comparisons, measures, resolution)
+    text, details = _answer(methods, comparisons, measures, primary, resolution)
     return {
         "answer": text,
         "details": details,
@@ -113,6 +114,7 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
         "test_images": None if size is None else int(size),
         "resolution": resolution,
         "measures": measures,
+        "primary": primary,
         "methods": methods,
         "agreement": agreement(results),
         "inference": inference(results),
@@ -136,9 +138,9 @@ def _runs_by_method(results):
 
 def _resolution(methods, size):
     means = {
-        name: method["measures"][PRIMARY.name]["mean"]
+        name: method["measures"]["accuracy"]["mean"]
         for name, method in methods.items()
-        if method["measures"].get(PRIMARY.name, {"mean": None})["mean"] is not None
+        if method["measures"].get("accuracy", {"mean": None})["mean"] is not None
     }
     if not size or not means:
         return None
@@ -147,21 +149,22 @@ def _resolution(methods, size):
     return max(math.sqrt(accuracy * (1 - accuracy) / size), 1 / size)
 
 
-def _answer(methods, comparisons, measures, resolution):
+def _answer(methods, comparisons, measures, primary, resolution):
     start = "On this data, at this budget,"
     finished = [one for one in comparisons if methods[one["second"]]["runs"]]
-    if not any(measure.name == PRIMARY.name for measure in measures):
+    if primary is None:
         return f"{start} nothing was measured: no run finished with a test accuracy.", []
     if BASELINE not in methods:
         return f"{start} nothing can be compared, since plain was not run.", []
     if not finished:
         return f"{start} only plain was run: there is nothing to compare it with.", []
-    primary = measures[0]
     text, details = answer(finished, primary, "methods")
     small = [one["subject"] for one in finished if _small(one["measures"], resolution, BETTER)]
     if small:
         details.append(_caveat(f"For {listed(small)} the gain is", primary, resolution))
-    for measure in measures[1:]:
+    for measure in measures:
+        if measure is primary:
+            continue
         found = [
             f"{verdict} with {listed(who)}"
             for verdict in (BETTER, WORSE)
@@ -181,7 +184,7 @@ def _is(one, measure, verdict):
 
 def _small(rows, resolution, *verdicts):
     """Whether a measured difference in accuracy is less than the test set resolves."""
-    row = rows.get(PRIMARY.name)
+    row = rows.get("accuracy")
     return (
         row is not None
         and resolution is not None
@@ -197,7 +200,7 @@ def _caveat(start, primary, resolution):
     )
 
 
-def _verdict(name, methods, comparisons, measures, most, resolution):
+def _verdict(name, methods, comparisons, measures, primary, most, resolution):
     """One method's sentences."""
     method = methods[name]
     title = method["title"]
@@ -205,18 +208,21 @@ def _verdict(name, methods, comparisons, measures, most, resolution):
         return [f"{title}: no finished runs."]
     sentences = []
     if name == BASELINE or BASELINE not in methods:
-        own = method["measures"].get(PRIMARY.name)
+        own = method["measures"][primary.name] if primary else None
         if own is None or own["mean"] is None:
             sentences.append(f"{title}: no test accuracy was measured.")
         else:
-            spread = "" if own["sd"] is None else f" ± {value_text(measures[0], own['sd'], False)}"
-            mean = value_text(measures[0], own["mean"], unit=False)
+            spread = "" if own["sd"] is None else f" ± {value_text(primary, own['sd'], False)}"
+            mean = value_text(primary, own["mean"], unit=False)
+            unit = f" {primary.unit}" if primary.unit else ""
             role = {1: "there is nothing to compare it with", 2: "the other is compared with it"}
             role = role.get(len(methods), "the others are compared with it")
             if name != BASELINE:
                 role = "there is nothing to compare it with, since plain was not run"
             seeds = counted(own["n"], "seed")
-            sentences.append(f"{title}: test accuracy {mean}{spread} % over {seeds}; {role}.")
+            sentences.append(
+                f"{title}: {lower(primary.title)} {mean}{spread}{unit} over {seeds}; {role}."
+            )
     else:
         one = next(one for one in comparisons if one["second"] == name)
         sentences.append(sentence(one, measures))

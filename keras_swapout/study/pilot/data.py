@@ -1,4 +1,4 @@
-"""The images of a pilot: read once, the same for every method and seed."""
+"""The data of a pilot: read once, the same for every method and seed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import functools
 import math
 import os
 import warnings
-import zlib
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_swapout import datasets
 from keras_swapout.datasets import stratified
+from keras_swapout.datasets.splits import count, samples
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, corrupt
-from keras_swapout.study.measuring.images import read
-from keras_swapout.study.networks import Network, input_size
+from keras_swapout.study.measuring.images import Batches, checksum, read
+from keras_swapout.study.networks import Network, described, input_size
+from keras_swapout.study.pilot.recipe import targets
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.scales import TRIED_IMAGES, found_scale
+from keras_swapout.study.task import check_labels
 
 SEVERITIES = (1, 3, 5)
 LARGEST_SIDE = 64  # of photographs, where neither the user nor the network says
@@ -31,57 +34,96 @@ class PilotData:
         settings: the pilot's.
 
     Attributes:
-        train, validation, test: pairs of raw uint8 images (n, height, width, channels) and int
-            labels (n,). The test images are looked at after training only, and nothing is chosen by
-            the validation images: they are for the curves.
+        train, validation, test: pairs of raw inputs, of images uint8 (n, height, width, channels),
+            and labels. The test samples are looked at after training only, and nothing is chosen by
+            the validation samples: they are for the curves.
         corrupted: {name: {severity: images}} of the test images in `corrupted_labels`: a fixed,
-            stratified subset, the same pixels for every run.
+            stratified subset, the same pixels for every run. Empty where the inputs are no images.
         info: the `keras_swapout.datasets.Info`, with the scale that the network expects.
-        network: the network that the settings name, for these images.
+        network: the network that the settings name, for these data.
+        has_consistency: whether sub-models can be compared: one input, one distribution.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `keras_swapout.datasets.load`; fewer
-            training images than one batch.
+            training samples than one batch.
     """
 
     def __init__(self, settings: Settings) -> None:
         # One split for all runs: a run's seed decides its weights, order and augmentation.
-        size = settings.image_size or input_size(settings.network) or _side(settings.data)
-        arrays = read(settings.data, settings.limit, size)
+        size = settings.image_size or input_size(settings.network) or _side(settings)
+        arrays = read(settings.data, settings.limit, size, settings.skip_unreadable)
         self.train, self.validation, self.test, info = arrays
-        self.network = Network(settings.network, info.image_shape, len(info.classes))
+        self.info = info  # but for the scale
+        self.network = Network(settings.network, info, self.train)
         self.info = dataclasses.replace(info, scale=self._scale(info))
-        self.batch_size = settings.batch_size or _batch_size(len(self.train.labels))
-        self.steps = len(self.train.labels) // self.batch_size
+        self._check_labels()
+        number = count(self.train.labels)
+        self.batch_size = settings.batch_size or _batch_size(number)
+        self.steps = number // self.batch_size
         if not self.steps:
             raise ValueError(
                 "Argument `batch_size` must be at most the number of training images, "
-                f"{len(self.train.labels)}. Received: batch_size={self.batch_size}"
+                f"{number}. Received: batch_size={self.batch_size}"
             )
-        self._chosen = stratified(self.test.labels, settings.corruption_images)
+        self._chosen = self.chosen(self.test.labels, settings.corruption_images)
+        self.has_consistency = info.kind != "several" and self.network.task.single is not None
+        self._say_what_is_left_out()
 
     def _scale(self, info):
         """What the network says or, of one that is trained elsewhere and doesn't, what fits it."""
         if self.network.scale:
             return self.network.scale
-        some = stratified(self.train.labels, TRIED_IMAGES)
-        images, labels = (part[some] for part in self.train)
+        some = self.chosen(self.train.labels, TRIED_IMAGES)
+        inputs, labels = (samples(part, some) for part in self.train)
         network = self.network
-        scale, said = found_scale(network.example, network.head, images, labels, info)
+        scale, said = found_scale(network.example, network.task, inputs, labels, info)
         warnings.warn(f"{self.network.choice.model}: {said}", stacklevel=4)
         return scale
 
+    def _check_labels(self):
+        """Those of the training samples have been looked at with the network."""
+        for split in (self.validation, self.test):
+            check_labels(self.network.task, self.network.choice.model, self.info, split.labels)
+
+    def _say_what_is_left_out(self):
+        left_out = []
+        if self.info.kind != "images":
+            said = f"{self.info.scale}d" if self.info.scale == "standardise" else "as they are"
+            warnings.warn(
+                f"{described(self.info)}: {said}; the network gives {self.network.task.describe()}",
+                stacklevel=4,
+            )
+            left_out.append("corruptions, which are of images")
+        if not self.has_consistency:
+            left_out.append("the consistency of sub-models, which is of one input and one class")
+        if left_out:
+            warnings.warn(f"not measured: {'; '.join(left_out)}", stacklevel=4)
+
+    def chosen(self, labels: Any, size: int) -> np.ndarray:
+        """Indices of at most `size` samples, with the shares of the classes where there are any."""
+        if self.info.targets != "classes":
+            labels = np.zeros(count(labels), np.int32)
+        return stratified(labels, size)
+
     @property
-    def corrupted_labels(self) -> np.ndarray:
-        return self.test.labels[self._chosen]
+    def corrupted_labels(self) -> Any:
+        return samples(self.test.labels, self._chosen)
 
     @functools.cached_property
     def corrupted(self) -> dict[str, dict[int, np.ndarray]]:
+        if self.info.kind != "images":
+            return {}
         images = self.test.images[self._chosen]
         return {
             name: {severity: corrupt(images, name, severity, seed=0) for severity in SEVERITIES}
             for name in CORRUPTIONS
         }
+
+    @functools.cached_property
+    def _training(self):
+        """The training samples with labels as the loss takes them."""
+        labels = targets(self.network.example, self.network.task, self.train.labels)
+        return self.train._replace(labels=labels)
 
     def training_batches(self, seed: int) -> Any:
         """A `tf.data.Dataset` of full batches, in an order that depends on `seed` and epoch alone.
@@ -93,25 +135,28 @@ class PilotData:
             seed: the run's.
 
         Returns:
-            A data set of `steps` pairs: standardised images (batch_size, height, width, channels),
-            augmented where the data asks for it, and labels (batch_size,).
+            A data set of `steps` pairs: scaled inputs (batch_size, ...), images augmented where the
+            data asks for it, and labels as the loss takes them.
         """
-        batches = datasets.training_batches(self.train, self.info, self.batch_size, seed)
+        batches = datasets.training_batches(self._training, self.info, self.batch_size, seed)
         return batches.take(self.steps)
+
+    def scaled_batches(self, inputs: Any) -> Batches:
+        """Raw inputs as the network takes them, a few at a time."""
+        return Batches(inputs, self.info.scaled)
 
     def checksum(self) -> int:
         """CRC-32 of all images and labels, to notice a folder whose images have changed."""
         value = 0
-        for split in (self.train, self.validation, self.test):
-            for array in split:
-                value = zlib.crc32(np.ascontiguousarray(array), value)
+        for array in keras.tree.flatten([self.train, self.validation, self.test]):
+            value = checksum(array, value)
         return value
 
     def describe(self) -> dict[str, Any]:
         """The part "data" of the results."""
         values = dataclasses.asdict(self.info)
-        if not values["brought"]:
-            del values["brought"]
+        plain = {"brought": (), "kind": "images", "targets": "classes"}
+        values = {k: v for k, v in values.items() if k not in plain or v != plain[k]}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
@@ -126,12 +171,13 @@ def _batch_size(images: int) -> int:
     return min(128, max(8, 2 ** int(math.log2(max(images, 1) / 20 + 1))))
 
 
-def _side(data):
+def _side(settings):
     """The side to resize a folder of photographs to, where nothing else says; else None."""
+    data = settings.data
     if data in datasets.READERS or not os.path.isdir(data):
         return None
     from keras_swapout.datasets.photographs import smallest_side
 
-    side = min(LARGEST_SIDE, smallest_side(data))
+    side = min(LARGEST_SIDE, smallest_side(data, settings.skip_unreadable))
     warnings.warn(f"{data}: images are resized to {side}×{side} pixels", stacklevel=3)
     return side

@@ -18,7 +18,11 @@ from keras_swapout.study.pilot.measures import MEASURES
 from keras_swapout.study.report.answer import how_tested, sentence
 
 #: Read from one way's entry in a run.
-QUALITY = tuple(dataclasses.replace(measure, path=measure.name) for measure in MEASURES[:3])
+QUALITY = tuple(
+    dataclasses.replace(measure, path=measure.name)
+    for measure in MEASURES
+    if measure.name in ("accuracy", "nll", "ece", "rmse", "mae")
+)
 
 
 def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -39,7 +43,7 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
     Returns:
         None where no run has such figures, all of them finite; else a dict:
 
-        - "ways": the names, in order;
+        - "ways": the names, in order; "measures": those of `QUALITY` that there are;
         - "methods": name to way to {"cost": time of a prediction relative to deterministic, median
           over seeds, "once": seconds spent beforehand, or None, "measures": name of each of
           `QUALITY` to its `summary`};
@@ -67,7 +71,8 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
     by 0.199 (95 % interval 0.197 to 0.201; 0.309 against 0.508, adjusted p < 0.001); no difference
     measured in expected calibration error (every seed gave both the same value).
     """
-    runs = [run for run in results["runs"] if _finite(run.get("inference"))]
+    measures = [m for m in QUALITY if any(_has(run, m) for run in results["runs"])]
+    runs = [run for run in results["runs"] if _finite(run.get("inference"), measures)]
     ways = list(dict.fromkeys(way for run in runs for way in run["inference"]))
     if not ways:
         return None
@@ -97,7 +102,7 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
         name, way, read = group
         return [measure.read(entry[read]) for entry in entries[name, way]]
 
-    contrasts = against(pairs, QUALITY, values)
+    contrasts = against(pairs, measures, values)
     methods: dict[str, dict[str, Any]] = {}
     for (name, way), found in entries.items():
         ratios = [entry[way]["seconds"] / entry[DETERMINISTIC]["seconds"] for entry in found]
@@ -105,9 +110,9 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
         methods.setdefault(name, {})[way] = {
             "cost": float(np.median(ratios)),
             "once": float(np.median(once)) if once else None,
-            "measures": {m.name: summary(values((name, way, way), m, "")) for m in QUALITY},
+            "measures": {m.name: summary(values((name, way, way), m, "")) for m in measures},
         }
-    sentences = [sentence(one, QUALITY) for one in contrasts if _measured(one)]
+    sentences = [sentence(one, measures) for one in contrasts if _measured(one)]
     for name, rows in methods.items():
         sentences += _closed(titles[name], rows)
     same: dict[str, list[str]] = {}
@@ -120,6 +125,7 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
         )
     return {
         "ways": ways,
+        "measures": measures,
         "methods": methods,
         "contrasts": contrasts,
         "sentences": sentences,
@@ -127,9 +133,13 @@ def inference(results: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _finite(ways):
+def _has(run, measure):
+    return any(measure.name in way for way in (run.get("inference") or {}).values())
+
+
+def _finite(ways, measures):
     """Whether there are figures, and all of them finite, as those of a diverged run are not."""
-    return bool(ways) and all(m.read(way) is not None for way in ways.values() for m in QUALITY)
+    return bool(ways) and all(m.read(way) is not None for way in ways.values() for m in measures)
 
 
 def _measured(one):
@@ -142,7 +152,10 @@ def _closed(title: str, rows: Mapping[str, Any]) -> list[str]:
     if not many or RECALIBRATED not in rows:
         return []
     closed, open_ = [], []
-    for name, words in (("accuracy", "error"), ("nll", "negative log likelihood")):
+    losses = (("accuracy", "error"), ("nll", "negative log likelihood"), ("rmse", "error"))
+    for name, words in losses:
+        if name not in rows[DETERMINISTIC]["measures"]:
+            continue
         sign = -1 if name == "accuracy" else 1
         d, r, s = (
             sign * np.array(rows[way]["measures"][name]["values"])

@@ -7,7 +7,7 @@ from keras_swapout.study.measuring.measure import Measure
 #: Of the test images at most, for what takes dozens of passes.
 SAMPLED_IMAGES = 2000
 
-# The first one decides the overall answer.
+# The first one that there is decides the overall answer.
 MEASURES = (
     Measure("accuracy", "Test accuracy", "test.accuracy", unit="%", digits=1),
     Measure("nll", "Negative log likelihood", "test.nll", higher_is_better=False),
@@ -37,8 +37,34 @@ MEASURES = (
         terminal=False,
         caveat="a smaller gap alone is no gain: it also shrinks when training accuracy falls",
     ),
+    # Of numbers to predict.
+    Measure(
+        "rmse",
+        "Test error",
+        "test.rmse",
+        higher_is_better=False,
+        note="root of the mean squared error, in the units of the labels",
+    ),
+    Measure(
+        "mae",
+        "Mean absolute error",
+        "test.mae",
+        higher_is_better=False,
+        note="in the units of the labels",
+    ),
+    Measure("corruption_rmse", "Error under corruption", "corruption_rmse", higher_is_better=False),
+    Measure(
+        "error_gap",
+        "Generalisation gap in error",
+        "test.rmse",
+        minus="train.rmse",
+        higher_is_better=False,
+        terminal=False,
+        caveat="a smaller gap alone is no gain: it also shrinks when the training error grows",
+    ),
 )
-PRIMARY = MEASURES[0]
+#: Of classes, and of numbers: what a method is for.
+PRIMARY = ("accuracy", "rmse")
 
 #: How far sub-models are from the network, and training from inference.
 CONSISTENCY = (

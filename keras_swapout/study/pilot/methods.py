@@ -34,8 +34,9 @@ class Method:
         surgery: `surgery(model, values, **kwargs) -> keras.Model`, which puts the method's layers
             into a network. `kwargs` go to the layers.
         needs: what the network has to have: "residuals", additions for the layers to take the place
-            of; "maps", ends of blocks with positions and channels to drop; "noise", layers that
-            draw; "dropouts", whose rates can be set; or "" for nothing.
+            of; "blocks", whose ends have channels or units to drop; "positions", ends of blocks
+            with those too, of a sequence or a map; "maps"; "noise", layers that draw; "dropouts",
+            whose rates can be set; or "" for nothing.
         values: the numbers it can be run with: its probabilities, block size and alpha, each a
             number or, over depth, a tuple as in `keras_swapout.schedules.per_block`.
         family: "reference", "swapout", "rblock" or, of what a network has itself, "own".
@@ -61,18 +62,19 @@ class Method:
         """One line: what a block computes, and with which numbers."""
         return ", ".join([self.what, *(_described(*item) for item in self.values.items())])
 
-    def trained(self, model: keras.Model, **kwargs: Any) -> keras.Model:
+    def trained(self, model: keras.Model, divergence: Any = "kl", **kwargs: Any) -> keras.Model:
         """The model to compile and train.
 
         Args:
             model: the network, without the method.
+            divergence: R-Block's, for outputs that are no distribution.
             **kwargs: arguments of the layers, such as `adjustable=True`.
         """
         from keras_swapout import RBlock
 
         values = {name: value for name, value in self.values.items() if name != "alpha"}
         model = self.surgery(model, values, **kwargs)
-        return model if self.alpha is None else RBlock(model, alpha=self.alpha)
+        return model if self.alpha is None else RBlock(model, self.alpha, divergence)
 
     def unfit(self, model: keras.Model) -> str:
         """Why the method can't be put into a network; "" if it can."""
@@ -85,8 +87,10 @@ class Method:
         try:
             if self.needs == "residuals" and not find_residuals(model):
                 return "the network has no residual addition"
-            if self.needs == "maps" and any(len(x) != 4 for x in block_ends(model).values()):
-                return "what the blocks of the network end in are no maps"
+            if self.needs in _RANKS:
+                what, ranks = _RANKS[self.needs]
+                if any(len(shape) not in ranks for shape in block_ends(model).values()):
+                    return f"what the blocks of the network end in has no {what}"
             if self.needs == "noise" and all(map(augments, stochastic_layers(model))):
                 return "the network has no dropout of its own"
             if self.needs == "dropouts" and not any(map(drops, sublayers(model))):
@@ -134,6 +138,13 @@ class Method:
             alone=alone,
         )
 
+
+#: What the ends of blocks have to have, and the ranks that have it.
+_RANKS = {
+    "blocks": ("channels or units", range(2, 99)),
+    "positions": ("positions", range(3, 99)),
+    "maps": ("height and width", (4,)),
+}
 
 SYMBOLS = {
     "theta": "θ",
@@ -208,11 +219,14 @@ def _merged(layer: str):
 
 
 def later_ends(model: keras.Model) -> dict[str, tuple[int | None, ...]]:
-    """Where region layers lie: the ends of the last two thirds of the blocks, with their shapes."""
+    """Where region layers lie: the ends of the last two thirds of the blocks, with their shapes.
+
+    Of a single block it is that one's.
+    """
     from keras_swapout.surgery import block_ends
 
-    ends = block_ends(model)
-    return {name: s for block, (name, s) in enumerate(ends.items()) if 3 * block >= len(ends)}
+    ends = list(block_ends(model).items())
+    return dict(ends if len(ends) == 1 else ends[math.ceil(len(ends) / 3) :])
 
 
 def _dropped(layer: str):
@@ -231,7 +245,7 @@ def _dropped(layer: str):
 
         def new(place, places):
             shape = list(ends.values())[place]
-            sides = [side or 2 for side in (shape[2:] if first else shape[1:3])]
+            sides = [side or 2 for side in (shape[2:] if first else shape[1:-1])]
             given = dict(values)
             if "block_size" in given:
                 given["block_size"] = max(1, int(given["block_size"] * min(sides)))
@@ -260,11 +274,11 @@ def _own(model, values, **kwargs):
         return model
 
 
-def _region_methods(name: str, title: str, what: str, layer: str, **values):
+def _region_methods(name: str, title: str, what: str, layer: str, needs: str, **values):
     """The layers alone and under R-Block."""
     where = f"{what} behind the last two thirds of the blocks"
     values = {"rate": RATE, **values}
-    alone = Method(name, title, where, _dropped(layer), values, family="rblock", needs="maps")
+    alone = Method(name, title, where, _dropped(layer), values, family="rblock", needs=needs)
     pairs = "complementary" if name in ("bdropdml", "sdropdml") else "independent"
     return alone, dataclasses.replace(
         alone,
@@ -333,20 +347,25 @@ METHODS: dict[str, Method] = {
             "SpatialDropout",
             "whole channels, drawn by Keras,",
             "keras.layers:SpatialDropout2D",
+            "maps",
         ),
         *_region_methods(
             "dropblock",
             "DropBlock",
             "blocks around random centres",
             "keras_swapout.layers:DropBlock2D",
+            "maps",
             block_size=BLOCK,
         ),
-        *_region_methods("bdropdml", "BDropDML", "whole channels", "keras_swapout.layers:BDropDML"),
+        *_region_methods(
+            "bdropdml", "BDropDML", "whole channels", "keras_swapout.layers:BDropDML", "blocks"
+        ),
         *_region_methods(
             "sdropdml",
             "SDropDML",
             "cells of a shifted grid",
             "keras_swapout.layers:SDropDML",
+            "positions",
             block_size=BLOCK,
         ),
     )

@@ -14,7 +14,6 @@ import numpy as np
 from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import mean_interval
 from keras_swapout.study.pilot.compare import BASELINE
-from keras_swapout.study.pilot.measures import PRIMARY
 from keras_swapout.study.report import plots as shared
 from keras_swapout.study.report.drawing import (
     COLOURS,
@@ -65,7 +64,7 @@ def styles(results: Mapping[str, Any]) -> dict[str, Style]:
 
 
 def seeds(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
-    """Test accuracy: every seed a dot, the mean with its 95 % interval.
+    """The first measure: every seed a dot, the mean with its 95 % interval.
 
     Args:
         results: what a pilot measured.
@@ -74,38 +73,42 @@ def seeds(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure |
     Returns:
         The figure, or None if there is nothing to draw.
     """
+    primary = comparison["primary"]
     rows = {
         name: row
         for name, method in comparison["methods"].items()
-        if (row := method["measures"].get(PRIMARY.name)) and row["n"]
+        if primary and (row := method["measures"][primary.name])["n"]
     }
     if not rows:
         return None
+    scale, most = (100, 100) if primary.unit == "%" else (1, float("inf"))
     figure, (axes,) = new_figure(7.6, 0.9 + 0.46 * len(rows))
     drawn, ends = styles(results), []
     for place, (name, row) in enumerate(rows.items()):
-        style, values = drawn[name], 100 * np.array(row["values"])
+        style, values = drawn[name], scale * np.array(row["values"])
         below = place + 0.2
         if interval := mean_interval(row["values"]):
-            axes.plot(100 * np.array(interval), [below] * 2, color=style.colour, lw=1.8, zorder=2)
-            ends += [100 * end for end in interval]
-        axes.plot([100 * row["mean"]] * 2, [below - 0.13, below + 0.13], color=style.colour, lw=2.5)
+            axes.plot(scale * np.array(interval), [below] * 2, color=style.colour, lw=1.8, zorder=2)
+            ends += [scale * end for end in interval]
+        axes.plot(
+            [scale * row["mean"]] * 2, [below - 0.13, below + 0.13], color=style.colour, lw=2.5
+        )
         # Equal accuracies are common on small test sets: lift the dots apart.
         lift = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else np.zeros(1)
         look = {"color": style.colour, "edgecolors": PAPER, "lw": 0.7}
         axes.scatter(values, place - 0.14 + lift, s=28, zorder=3, **look)
     if BASELINE in rows:
-        axes.axvline(100 * rows[BASELINE]["mean"], color=PLAIN, lw=1, ls=(0, (4, 3)), zorder=0)
+        axes.axvline(scale * rows[BASELINE]["mean"], color=PLAIN, lw=1, ls=(0, (4, 3)), zorder=0)
     # With two or three seeds an interval can be wider than all that was seen; the dots set the
     # scale, and a wide interval runs out of the picture.
-    everything = 100 * np.concatenate([row["values"] for row in rows.values()])
+    everything = scale * np.concatenate([row["values"] for row in rows.values()])
     low, high = everything.min(), everything.max()
-    room = max(0.6 * (high - low), 0.5)
-    edge = 0.04 * (high - low) + 0.1
+    room = max(0.6 * (high - low), 0.005 * scale)
+    edge = 0.04 * (high - low) + 0.001 * scale
     low, high = max(low - room, min([low, *ends])), min(high + room, max([high, *ends]))
-    axes.set_xlim(max(low - edge, -1), min(high + edge, 100 + edge))
+    axes.set_xlim(max(low - edge, -0.01 * scale), min(high + edge, most + edge))
     name_rows(axes, [drawn[name].title for name in rows])
-    axes.set_xlabel("Test accuracy (%)")
+    axes.set_xlabel(f"{primary.title} (%)" if primary.unit == "%" else primary.title)
     return figure
 
 
@@ -128,7 +131,9 @@ def training(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figur
 
     Arguments and result as for `seeds`.
     """
-    panels = (("loss", "Training loss", 1), ("val_accuracy", "Validation accuracy (%)", 100))
+    panels = [("loss", "Training loss", 1), ("val_accuracy", "Validation accuracy (%)", 100)]
+    if any("val_rmse" in (run.get("history") or {}) for run in results["runs"]):
+        panels[1] = ("val_rmse", "Validation error (RMSE)", 1)
     drawn, handles = styles(results), {}
     figure, both = new_figure(9.6, legend_height(drawn), columns=2)
     for axes, (key, label, scale) in zip(both, panels, strict=True):
@@ -259,10 +264,14 @@ def inference(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
     if not found:
         return None
     drawn = {name: style for name, style in styles(results).items() if name in found["methods"]}
-    panels = (
+    panels = [
         ("Test error (%)", "accuracy", lambda v: 100 * (1 - v)),
         ("Negative log likelihood", "nll", lambda v: v),
-    )
+        ("Test error (RMSE)", "rmse", lambda v: v),
+        ("Mean absolute error", "mae", lambda v: v),
+    ]
+    measured = [measure.name for measure in found["measures"]]
+    panels = [panel for panel in panels if panel[1] in measured][:2]
     figure, both = new_figure(10.5, max(4.2, legend_height(drawn)), columns=2)
     for axes, (label, key, shown) in zip(both, panels, strict=True):
         for name, style in drawn.items():

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import keras
+import numpy as np
+from keras import tree
 
+from keras_swapout.consistency.heads import is_of_keras, known_loss
 from keras_swapout.study.networks import Network
 from keras_swapout.study.pilot.settings import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Settings
+from keras_swapout.study.task import Task
 
 NEW, CONTINUED = 1e-3, 1e-4  # learning rates of AdamW
 WARM_UP = 0.05  # share of the steps
+#: Losses by the labels that they take.
+_ONE_HOT = ("categoricalcrossentropy", "categoricalfocalcrossentropy", "kldivergence")
+_BINARY = ("binarycrossentropy", "binaryfocalcrossentropy")
+OURS = ("accuracy", "acc", "crossentropy", "ce")  # metrics that a pilot measures itself
 
 
 def compile_for(
     model: keras.Model, base: keras.Model, network: Network, settings: Settings, steps: int
 ) -> None:
-    """Compiles what is trained for integer labels.
+    """Compiles what is trained for the labels that `targets` makes.
 
     Args:
         model: the network with a method in it.
-        base: the network, which the user may have compiled: then with an optimizer and a loss as
-            those are.
+        base: the network, which the user may have compiled: then with an optimizer, a loss and loss
+            weights as those are.
         network: where it comes from.
         settings: `optimizer` and `learning_rate` win over the user's.
         steps: of the whole training.
-
-    Raises:
-        ValueError: the user's loss is none for integer labels of classes.
     """
     optimizer = _optimizer(base, network, settings, steps)
     if network.choice.kind == "ours":
@@ -35,8 +42,109 @@ def compile_for(
         optimizer.exclude_from_weight_decay(var_list=plain)
     optimizer.build(model.trainable_variables)
     model.compile(
-        optimizer, _loss(base, network), metrics=["accuracy"], jit_compile=settings.jit_compile
+        optimizer,
+        loss_for(base, network.task),
+        loss_weights=compiled(base).get("loss_weights"),
+        metrics=_watched(network.task),
+        jit_compile=settings.jit_compile,
     )
+
+
+def _watched(task):
+    """What the learning curves of the training show beside the loss."""
+    if len(task.outputs) > 1:
+        return None
+    head = task.outputs[0].head
+    if head.distribution is None:
+        return [keras.metrics.RootMeanSquaredError("rmse")]
+    if head.distribution == "sigmoid":  # of which Keras thinks that it gives probabilities
+        return [
+            keras.metrics.BinaryAccuracy("accuracy", threshold=0.0 if head.from_logits else 0.5)
+        ]
+    return ["accuracy"]
+
+
+def loss_for(base: keras.Model, task: Task) -> Any:
+    """The user's loss; else the cross-entropy of a distribution, the squared error of numbers."""
+    if getattr(base, "compiled", False):
+        return base.loss
+    losses = [_default(output.head) for output in task.outputs]
+    if len(losses) == 1:
+        return losses[0]
+    if tree.is_nested(base.output) and isinstance(base.output, dict):
+        return {output.name: loss for output, loss in zip(task.outputs, losses, strict=True)}
+    return losses
+
+
+def _default(head):
+    if head.distribution is None:
+        return keras.losses.MeanSquaredError()
+    if head.distribution == "sigmoid":
+        return keras.losses.BinaryCrossentropy(head.from_logits)
+    return keras.losses.SparseCategoricalCrossentropy(head.from_logits, axis=head.axis)
+
+
+def targets(base: keras.Model, task: Task, y: Any) -> Any:
+    """Labels as the loss takes them.
+
+    Of one output: one-hot for the losses of Keras that need that, of the shape of the output for
+    binary ones and for numbers, and ints for all others. Of several they are left as they are.
+
+    Args:
+        base: the network, compiled or not.
+        task: what it predicts.
+        y: labels, as the data have them.
+    """
+    if len(task.outputs) > 1:
+        return y
+    output, loss = task.outputs[0], loss_for(base, task)
+    labels = task.labels(y)[0]
+    if output.head.distribution == "sigmoid" or output.head.distribution is None:
+        return labels.astype(np.float32)
+    name = known_loss(loss)
+    if name in _ONE_HOT or (name is None and loss is not None and is_of_keras(loss)):
+        axis = output.head.axis
+        one_hot = keras.utils.to_categorical(labels, (None, *output.shape)[axis])
+        return np.moveaxis(one_hot, -1, axis)
+    return labels.astype(np.int32)
+
+
+def own_metrics(base: keras.Model) -> dict[str, keras.metrics.Metric]:
+    """The metrics that the user has compiled a network of one output with, but for ours; new ones.
+
+    Says which can't be made anew.
+    """
+    found = compiled(base).get("metrics") or []
+    named = found.values() if isinstance(found, dict) else found
+    metrics, unknown = {}, []
+    for metric in tree.flatten(list(named)):
+        if isinstance(metric, str) and metric.lower() in OURS:
+            continue
+        try:
+            made = keras.metrics.get(metric)
+            if not isinstance(made, keras.metrics.Metric):  # a function
+                made = keras.metrics.MeanMetricWrapper(made, name=made.__name__)
+            metrics[made.name] = made
+        except (ValueError, TypeError):
+            unknown.append(str(metric))
+    if unknown:
+        warnings.warn(f"left out of the metrics: {', '.join(unknown)}", stacklevel=2)
+    return metrics
+
+
+def compiled(base: keras.Model) -> dict[str, Any]:
+    """What a network is compiled with, made anew; empty where it is not, or can't be."""
+    if not getattr(base, "compiled", False):
+        return {}
+    try:
+        return keras.saving.deserialize_keras_object(base.get_compile_config())
+    except Exception as error:  # of the user's own losses and metrics, whatever they raise
+        warnings.warn(
+            f"{base.name}: its optimizer and its loss are used; its metrics and loss weights can't "
+            f"be made anew ({error})",
+            stacklevel=2,
+        )
+        return {}
 
 
 def _optimizer(base, network, settings, steps):
@@ -65,20 +173,3 @@ def _optimizer(base, network, settings, steps):
     )
     optimizer = keras.optimizers.get(settings.optimizer or "adamw")
     return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": schedule})
-
-
-def _loss(base, network):
-    """The user's loss, as one of integer labels; else the cross-entropy."""
-    cross_entropy = keras.losses.SparseCategoricalCrossentropy(network.head.from_logits)
-    if not getattr(base, "compiled", False):
-        return cross_entropy
-    loss = base.loss
-    name = loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__)
-    if name == "sparse_categorical_crossentropy":
-        return loss
-    if name == "categorical_crossentropy" and not getattr(loss, "label_smoothing", 0):
-        return cross_entropy  # it is the same of one-hot labels
-    raise ValueError(
-        f"Argument `model`: {network.choice.model} is compiled with the loss {name!r}; a pilot "
-        "trains with (sparse) categorical cross-entropy, without label smoothing"
-    )

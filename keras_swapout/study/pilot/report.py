@@ -7,7 +7,6 @@ from typing import Any
 
 from keras_swapout.study.pilot import plots
 from keras_swapout.study.pilot.compare import BASELINE
-from keras_swapout.study.pilot.inference import QUALITY
 from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.settings import OPTIONS
 from keras_swapout.study.report.page import (
@@ -194,7 +193,9 @@ def _inference(comparison, drawn, figures):
     for name, ways in found["methods"].items():
         for way, row in ways.items():
             rows_of = against.get((name, way), {})
-            cells = [cell(m, row["measures"][m.name], rows_of.get(m.name)) for m in QUALITY]
+            cells = [
+                cell(m, row["measures"][m.name], rows_of.get(m.name)) for m in found["measures"]
+            ]
             cost = f"{row['cost']:.2g}" if row["cost"] < 10 else f"{row['cost']:.0f}"
             rows.append(
                 Row(f"{drawn[name].title}, {way}", [*cells, Cell(cost)], "", drawn[name].colour)
@@ -209,7 +210,7 @@ def _inference(comparison, drawn, figures):
         ),
         Table(
             "Method, way of inference",
-            [*map(column, QUALITY), Column("Time ×", "of deterministic")],
+            [*map(column, found["measures"]), Column("Time ×", "of deterministic")],
             rows,
             against="Against deterministic inference",
             over="seeds",
@@ -233,7 +234,7 @@ def _inference(comparison, drawn, figures):
 
 
 def _pictures(results, comparison, drawn, figures):
-    runs = plots.by_method(results)
+    runs, primary = plots.by_method(results), comparison["primary"]
     table = shades("Method", runs, drawn, BASELINE)
     corrupted = (results.get("settings") or {}).get("corruption_images")
     if corrupted and comparison["test_images"]:
@@ -246,7 +247,7 @@ def _pictures(results, comparison, drawn, figures):
     colours = "; blue is above plain and orange below, the stronger the further" if shaded else ""
     texts = {
         "seeds": (
-            "Test accuracy, seed by seed",
+            f"{primary.title if primary else 'Test accuracy'}, seed by seed",
             "Each dot is one seed, the upright stroke their mean and the bar its 95 % interval (a "
             "bar that runs out of the picture is wider than drawn); dots of two methods that mix "
             "freely mean that the seed matters as much as the method.",

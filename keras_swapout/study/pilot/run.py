@@ -93,8 +93,9 @@ def _run(settings, recorded, data, out, save_models, start):
     before = sum(run["seconds"] for run in runs.values() if run)
     done = sum(run is not None for run in runs.values())
     display = Display(len(wanted), done, settings.epochs, "runs")
+    what = "images" if data.info.kind == "images" else "samples"
     display.say(
-        f"{settings.data}: {len(data.train.labels)} training images, {settings.model}, "
+        f"{settings.data}: {data.info.sizes['train']} training {what}, {settings.model}, "
         f"{settings.epochs} epochs, {len(settings.methods)} methods x {settings.seeds} seeds"
         + (f", {done} of {len(wanted)} runs already done" if done else "")
     )
@@ -174,11 +175,14 @@ def _one_run(trainer, seed, display, path):
 
 
 def _said(run):
-    return (
-        f"{run['method']} seed {run['seed']}: test accuracy {run['test']['accuracy']:.2%}, "
-        f"nll {run['test']['nll']:.3f}, corrupted {run['corruption_accuracy']:.2%}, "
-        f"{run['seconds']:.1f} s"
-    )
+    said = []
+    if "accuracy" in run["test"]:
+        said += [f"test accuracy {run['test']['accuracy']:.2%}", f"nll {run['test']['nll']:.3f}"]
+    if "rmse" in run["test"]:
+        said += [f"test error {run['test']['rmse']:.4g}"]
+    if run.get("corruption_accuracy") is not None:
+        said += [f"corrupted {run['corruption_accuracy']:.2%}"]
+    return f"{run['method']} seed {run['seed']}: {', '.join(said)}, {run['seconds']:.1f} s"
 
 
 def _timing(out, settings, trainers, display):
@@ -202,7 +206,7 @@ def record(settings: Settings) -> dict[str, Any]:
     # What is not asked for is left out: earlier versions knew nothing of it.
     brought = {
         name: getattr(settings, name)
-        for name in ("weights", "from_scratch", "new_head", "scale", "optimizer")
+        for name in ("weights", "from_scratch", "new_head", "scale", "optimizer", "skip_unreadable")
     }
     files = [x for x in (settings.model, settings.weights) if x and Path(x).is_file()]
     checksums = {f"checksum of {file}": checksum(Path(file)) for file in files}
@@ -223,7 +227,8 @@ def _row(run):
     row = {name: run[name] for name in ("method", "seed", "seconds", "epochs", "parameters")}
     for split in ("test", "validation", "train"):
         row |= {f"{split}_{name}": value for name, value in run[split].items()}
-    row["corruption_accuracy"] = run["corruption_accuracy"]
+    row |= {name: run[name] for name in run if name.startswith("corruption_")}
+    row |= {f"own_{name}": value for name, value in (run.get("metrics") or {}).items()}
     row |= run["consistency"]
     for way, values in run["inference"].items():
         row |= {f"{way.replace(' ', '_')}_{name}": value for name, value in values.items()}

@@ -8,37 +8,44 @@ from typing import Any
 
 from keras_swapout.study import store
 from keras_swapout.study.measuring import scores
-from keras_swapout.study.shapes import Shape, both, each, holds, many, maybe, number, share, text
+from keras_swapout.study.shapes import (
+    Shape,
+    both,
+    each,
+    either,
+    holds,
+    many,
+    maybe,
+    number,
+    share,
+    text,
+)
 
 #: Learning curves. R-Block has more of them.
-HISTORY = both(
-    each(many(number)),
-    holds(**dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), many(number))),
-)
+HISTORY = both(each(many(number)), holds(loss=many(number), val_loss=many(number)))
 
 
 def run_shape() -> Shape:
     """What `Trainer.run` returns."""
-    from keras_swapout.study.pilot import data
-
-    severities = holds(**{str(severity): share for severity in data.SEVERITIES})
-    way = both(scores.QUALITY, each(number), holds(seconds=number))
-    return holds(
+    quality = either(scores.QUALITY, scores.ERRORS)
+    way = both(quality, each(number), holds(seconds=number))
+    run = holds(
         method=text,
         seed=number,
         seconds=number,
         epochs=number,
         parameters=number,
-        test=scores.QUALITY,
-        validation=scores.QUALITY,
-        train=holds(accuracy=share, nll=number),
-        calibration=scores.CURVE,
-        corruption=holds(**dict.fromkeys(data.CORRUPTIONS, severities)),
-        corruption_accuracy=share,
+        test=quality,
+        validation=quality,
+        train=either(holds(accuracy=share, nll=number), scores.ERRORS),
+        calibration=maybe(scores.CURVE),
+        corruption=each(each(number)),
         consistency=each(maybe(number)),
         inference=both(each(way), holds(deterministic=way)),
         history=HISTORY,
     )
+    # Where there are classes there is a calibration.
+    return both(run, lambda run: run["calibration"] is not None or "accuracy" not in run["test"])
 
 
 def run_path(out: Path, method: str, seed: int) -> Path:

@@ -41,6 +41,7 @@ OPTIONS = (
     "learning_rate",
     "limit",
     "image_size",
+    "skip_unreadable",
     "corruption_images",
     "samples",
 )
@@ -50,7 +51,7 @@ _SHAPES = {
     **dict.fromkeys(("data", "model"), text),
     **dict.fromkeys(("weights", "scale", "optimizer"), maybe(text)),
     "learning_rate": maybe(number),
-    **dict.fromkeys(("from_scratch", "new_head"), flag),
+    **dict.fromkeys(("from_scratch", "new_head", "skip_unreadable"), flag),
     "methods": many(text),
     "samples": many(number),
 }
@@ -95,6 +96,7 @@ class Settings:
             before a cosine decay; None for 0.1, 1e-3, or 1e-4 where trained weights are continued.
         limit: number of training and validation images to use, or None for all.
         image_size: side to resize to, or None for the source's.
+        skip_unreadable: whether photographs that can't be read are left out, instead of an error.
         corruption_images: number of test images to corrupt, or fewer where there are fewer.
         samples: the numbers of sub-models with which stochastic inference is tried.
         jit_compile: whether XLA compiles the training step.
@@ -118,6 +120,7 @@ class Settings:
     new_head: bool = False
     scale: str | None = None
     optimizer: str | None = None
+    skip_unreadable: bool = False
 
     @property
     def network(self) -> Choice:
@@ -148,6 +151,7 @@ def make_settings(
     new_head: bool = False,
     scale: str | None = None,
     optimizer: str | None = None,
+    skip_unreadable: bool = False,
 ) -> Settings:
     """Settings with the defaults of `data`, checked.
 
@@ -196,6 +200,7 @@ def make_settings(
         new_head=new_head,
         scale=scale,
         optimizer=optimizer,
+        skip_unreadable=skip_unreadable,
         corruption_images=corruption_images,
         samples=tuple(sorted(set(samples))),
         **{**defaults, **chosen},

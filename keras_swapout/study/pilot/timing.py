@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_swapout.datasets.splits import samples
 from keras_swapout.study.pilot.methods import REFERENCE
 from keras_swapout.study.pilot.training import Trainer
 
@@ -70,7 +71,8 @@ def _step(trainer):
 
 def _inference(trainer):
     """Seconds of a forward pass in inference mode, from NumPy to NumPy."""
-    images = trainer.data.info.standardise(trainer.data.train.images[: trainer.data.batch_size])
+    size = trainer.data.batch_size
+    images = trainer.data.info.scaled(samples(trainer.data.train.images, slice(size)))
     start = time.perf_counter()
     for _ in range(STEPS):
         trainer.deployed.predict_on_batch(images)

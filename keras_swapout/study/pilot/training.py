@@ -13,14 +13,14 @@ import numpy as np
 
 from keras_swapout import TrainInferenceConsistency
 from keras_swapout.consistency.rblock import CONSISTENCY, TASK_LOSS
-from keras_swapout.datasets import stratified
+from keras_swapout.datasets.splits import count, samples
 from keras_swapout.study import store
 from keras_swapout.study.measuring import scores
 from keras_swapout.study.measuring.ways import RECALIBRATED, Ways
 from keras_swapout.study.pilot.data import PilotData
 from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.methods import Method
-from keras_swapout.study.pilot.recipe import compile_for
+from keras_swapout.study.pilot.recipe import compile_for, own_metrics, targets
 from keras_swapout.study.pilot.runs import HISTORY
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.shapes import holds, number
@@ -28,8 +28,8 @@ from keras_swapout.tuning.restart import start_as
 
 TIMED_IMAGES = 256
 TRAINED = holds(seconds=number, history=HISTORY)
-#: Called after each epoch with (epochs done, training loss, validation accuracy).
-OnEpoch = Callable[[int, float, float], None]
+#: Called after each epoch with (epochs done, training loss, how good it is on validation data).
+OnEpoch = Callable[[int, float, str], None]
 
 
 class Trainer:
@@ -50,24 +50,28 @@ class Trainer:
 
     def __init__(self, method: Method, settings: Settings, data: PilotData, **layers: Any) -> None:
         self.method, self.settings, self.data, self.layers = method, settings, data, layers
-        head = data.network.head
+        self.task = data.network.task
         self.model = self._new_model(seed=0)
         self.deployed = method.deployed(self.model)
         self.deployed.jit_compile = settings.jit_compile
-        self.consistency = TrainInferenceConsistency(
-            self.deployed, batch_size=data.batch_size, head=head
-        )
-        self.ways = Ways(self.deployed, settings.samples, head=head)
+        self.consistency = None
+        if data.has_consistency:
+            self.consistency = TrainInferenceConsistency(
+                self.deployed, batch_size=data.batch_size, head=self.task.single
+            )
+        heads = self.task.heads
+        heads = heads if len(heads) > 1 else heads[0]
+        self.ways = Ways(self.deployed, settings.samples, head=heads)
         # One step, so that Keras compiles and builds its metrics now: it would peek at the data
         # of the first run for that, and the first run would see other batches than the rest.
         self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
-        self.logits(data.train.images[:1])
+        self.values(samples(data.train.images, slice(1)))
 
     def warm_up(self) -> None:
         """Compiles what `evaluate` measures the time of."""
-        images = self.data.info.scaled(self.data.train.images[:1])
+        inputs = self._timed(self.data.train.images)
         for name in self.ways.names:
-            self.ways.predict(name, images.repeat(TIMED_IMAGES, axis=0))
+            self.ways.predict(name, inputs)
 
     def run(
         self, seed: int, on_epoch: OnEpoch | None = None, path: Path | None = None
@@ -76,8 +80,7 @@ class Trainer:
 
         Args:
             seed: of the initial weights, the masks, the order of the batches and the augmentation.
-            on_epoch: called after each epoch with (epochs done, training loss, validation
-                accuracy).
+            on_epoch: see `OnEpoch`.
             path: where to keep the trained network, or None. What is there already is not trained
                 again.
 
@@ -122,7 +125,8 @@ class Trainer:
 
         Returns:
             "loss", "accuracy", "val_loss" and "val_accuracy", one number for each epoch; the first
-            two are Keras', in training mode. Of R-Block also "task_loss" and "consistency".
+            two are Keras', in training mode. Of numbers to predict "rmse" in place of "accuracy".
+            Of R-Block also "task_loss" and "consistency".
         """
         start_as(self.model, self._new_model(seed))
         curves = _Curves(self, seed, on_epoch)
@@ -136,80 +140,114 @@ class Trainer:
         return curves.history
 
     def evaluate(self) -> dict[str, Any]:
-        """Quality of the trained network on clean and corrupted images, in inference mode."""
+        """Quality of the trained network on clean and corrupted samples, in inference mode."""
         data = self.data
         splits = {"test": data.test, "validation": data.validation, "train": data.train}
-        logits = {name: self.logits(split.images) for name, split in splits.items()}
-        quality = {name: scores.quality(logits[name], splits[name].labels) for name in splits}
-        del quality["train"]["ece"]  # says nothing on images that were learnt
-        corruption = {
-            name: {
-                str(severity): scores.accuracy(self.logits(images), data.corrupted_labels)
-                for severity, images in severities.items()
-            }
-            for name, severities in data.corrupted.items()
+        values = {name: self.values(split.images) for name, split in splits.items()}
+        quality = {
+            name: self.task.quality(values[name], split.labels) for name, split in splits.items()
         }
-        every = [accuracy for values in corruption.values() for accuracy in values.values()]
+        quality["train"].pop("ece", None)  # says nothing on samples that were learnt
+        rows = self.task.rows(values["test"], data.test.labels)
         return {
             **quality,
-            "calibration": scores.calibration_curve(logits["test"], data.test.labels),
-            "corruption": corruption,
-            "corruption_accuracy": float(np.mean(every)),
+            "calibration": rows and scores.calibration_curve(*rows),
+            **self._corrupted(),
+            "metrics": self._own_metrics(),
             **self._sub_models(),
         }
 
-    def _sub_models(self):
-        """What takes many passes, on a part of the test images."""
-        chosen = stratified(self.data.test.labels, SAMPLED_IMAGES)
-        labels = self.data.test.labels[chosen]
-        inputs = self.data.info.scaled(self.data.test.images[chosen])
-        return {
-            "consistency": self.consistency(inputs, labels),
-            "inference": self._ways_of_inference(inputs, labels),
+    def _corrupted(self):
+        """Accuracy, or the error of numbers, under each corruption, and its mean; of images."""
+        name = "accuracy" if self.task.classifies else "rmse"
+        found = {
+            corruption: {
+                str(severity): self.task.quality(self.values(images), self.data.corrupted_labels)[
+                    name
+                ]
+                for severity, images in severities.items()
+            }
+            for corruption, severities in self.data.corrupted.items()
         }
+        every = [value for values in found.values() for value in values.values()]
+        return {
+            "corruption": found,
+            f"corruption_{name}": float(np.mean(every)) if every else None,
+        }
+
+    def _own_metrics(self):
+        """The user's own metrics on the test samples, by name."""
+        base = self.data.network.example
+        if len(self.task.outputs) > 1 or not (metrics := own_metrics(base)):
+            return {}
+        test = self.data.test
+        outputs = self.outputs(test.images)[0]
+        labels = targets(base, self.task, test.labels)
+        found = {}
+        for name, metric in metrics.items():
+            metric.update_state(labels, outputs)
+            found[name] = float(np.mean(keras.ops.convert_to_numpy(metric.result())))
+        return found
+
+    def _sub_models(self):
+        """What takes many passes, on a part of the test samples."""
+        data = self.data
+        chosen = data.chosen(data.test.labels, SAMPLED_IMAGES)
+        labels = samples(data.test.labels, chosen)
+        inputs = data.info.scaled(samples(data.test.images, chosen))
+        consistency = {}
+        if self.consistency is not None:
+            consistency = self.consistency(inputs, self.task.labels(labels)[0])
+        return {"consistency": consistency, "inference": self._ways_of_inference(inputs, labels)}
 
     def _ways_of_inference(self, inputs, labels):
         """Quality of the ways of predicting; "seconds" for `TIMED_IMAGES`, and "once" before."""
         found = {}
         start = time.perf_counter()
-        self.ways.recalibrate(self.data.info.scaled(self.data.train.images))
+        self.ways.recalibrate(self.data.scaled_batches(self.data.train.images))
         once = time.perf_counter() - start
-        # Whole batches, however few images there are: others are filled up and cost as much.
-        timed = inputs[np.arange(TIMED_IMAGES) % len(inputs)]
+        timed = self._timed(self.data.test.images)
         for name in self.ways.names:
             prediction = self.ways.predict(name, inputs)
             start = time.perf_counter()
             self.ways.predict(name, timed)
             seconds = time.perf_counter() - start
-            # Log probabilities are logits too.
-            logits = np.log(np.maximum(prediction.mean, np.finfo(np.float32).tiny))
-            found[name] = {**scores.quality(logits, labels), "seconds": seconds}
+            values = self.task.predicted(prediction)
+            found[name] = {**self.task.quality(values, labels), "seconds": seconds}
             if name == RECALIBRATED:
                 found[name]["once"] = once
         return found
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def _timed(self, inputs):
+        """Whole batches, however few samples there are: others are filled up and cost as much."""
+        index = np.arange(TIMED_IMAGES) % min(TIMED_IMAGES, count(inputs))
+        return self.data.info.scaled(samples(inputs, index))
+
+    def values(self, inputs: Any) -> list[np.ndarray]:
+        """What the network says of inputs, in inference mode, as `Task.values` has it.
+
+        Args:
+            inputs: raw, of n samples.
+        """
+        return self.task.values(self.outputs(inputs))
+
+    def outputs(self, inputs: Any) -> list[np.ndarray]:
         """The network's outputs, in inference mode and in batches of one shape.
 
         Args:
-            images: raw, (n, height, width, channels).
-
-        Returns:
-            Float32, (n, classes); of probabilities their logarithms, which are logits too.
+            inputs: raw, of n samples.
         """
-        size = self.data.batch_size
-        outputs = []
-        for start in range(0, len(images), size):
-            batch = self.data.info.scaled(images[start : start + size])
-            missing = size - len(batch)
-            if missing:  # another shape would be compiled again
-                batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-            logits = keras.ops.convert_to_numpy(self.deployed.predict_on_batch(batch))
-            outputs.append(logits[: size - missing])
-        logits = np.concatenate(outputs).astype(np.float32)
-        if self.data.network.head.from_logits:
-            return logits
-        return np.log(np.maximum(logits, np.finfo(np.float32).tiny))
+        size, number = self.data.batch_size, count(inputs)
+        batches = []
+        for start in range(0, number, size):
+            # The last one is filled up: another shape would be compiled again.
+            index = np.minimum(np.arange(start, start + size), number - 1)
+            batch = self.data.info.scaled(samples(inputs, index))
+            batches.append(keras.tree.flatten(self.deployed.predict_on_batch(batch)))
+        return [
+            np.concatenate([keras.ops.convert_to_numpy(x) for x in parts])[:number]
+            for parts in zip(*batches, strict=True)
+        ]
 
     def _new_model(self, seed: int) -> keras.Model:
         """The method's model, with the initial weights that every method has for this seed."""
@@ -217,10 +255,13 @@ class Trainer:
         base = network.new(seed)
         # What is trained goes on giving the same outputs at inference.
         kept = {"rescale": True} if network.continued and self.method.family == "swapout" else {}
-        model = self.method.trained(base, **kept, **self.layers)
+        model = self.method.trained(base, self.task.divergence, **kept, **self.layers)
         steps = self.data.steps * self.settings.epochs
         compile_for(model, base, network, self.settings, steps)
         return model
+
+
+_CURVES = ("accuracy", "rmse", TASK_LOSS, CONSISTENCY)
 
 
 class _Curves(keras.callbacks.Callback):
@@ -238,16 +279,18 @@ class _Curves(keras.callbacks.Callback):
                 f"The loss of {self.trainer.method.name} with seed {self.seed} is not finite after "
                 f"epoch {epoch + 1}. Try a lower `learning_rate`."
             )
-        images, labels = self.trainer.data.validation
-        logits = self.trainer.logits(images)
-        values = {
-            "loss": float(logs["loss"]),
-            "accuracy": float(logs["accuracy"]),
-            "val_loss": scores.negative_log_likelihood(logits, labels),
-            "val_accuracy": scores.accuracy(logits, labels),
-        }
-        values |= {name: float(logs[name]) for name in (TASK_LOSS, CONSISTENCY) if name in logs}
+        trainer = self.trainer
+        inputs, labels = trainer.data.validation
+        quality = trainer.task.quality(trainer.values(inputs), labels)
+        values = {"loss": float(logs["loss"])}
+        values |= {name: float(logs[name]) for name in _CURVES if name in logs}
+        if trainer.task.classifies:
+            values |= {"val_loss": quality["nll"], "val_accuracy": quality["accuracy"]}
+            said = f"validation {quality['accuracy']:.1%}"
+        else:
+            values |= {"val_loss": quality["rmse"] ** 2, "val_rmse": quality["rmse"]}
+            said = f"validation RMSE {quality['rmse']:.3g}"
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         if self.on_epoch:
-            self.on_epoch(epoch + 1, values["loss"], values["val_accuracy"])
+            self.on_epoch(epoch + 1, values["loss"], said)

@@ -18,7 +18,8 @@ from keras_swapout.study.pilot.measures import MEASURES, PRIMARY
 from keras_swapout.study.report.answer import answer, how_tested, sentence
 from keras_swapout.study.report.words import lower
 
-COMPARED = tuple(m for m in MEASURES if m.name in ("accuracy", "nll", "ece", "corruption_accuracy"))
+_NAMES = ("accuracy", "nll", "ece", "corruption_accuracy", "rmse", "mae", "corruption_rmse")
+COMPARED = tuple(m for m in MEASURES if m.name in _NAMES)
 SPREAD = (
     "The spread is over initial weights, batch order and masks, with one split, so it says nothing "
     "about other test images."
@@ -106,7 +107,8 @@ def gain(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
     found = against(pairs, measures, common, within=False)
     wanted = results["objective"]["name"]
-    primary = wanted if any(m.name == wanted for m in measures) else PRIMARY.name
+    there = [m.name for m in measures]
+    primary = next((name for name in (wanted, *PRIMARY) if name in there), PRIMARY[0])
     contrasts = {one["first"][0]: one | {"sentence": sentence(one, measures)} for one in found}
     return {
         "primary": primary,

@@ -19,7 +19,7 @@ def _chosen(measures, *names):
 
 
 #: Of deterministic inference.
-QUALITY = _chosen(MEASURES, "nll", "accuracy", "ece")
+QUALITY = _chosen(MEASURES, "nll", "accuracy", "ece", "rmse", "mae")
 #: R-Block's consistency: how far sub-models are from the network.
 CONSISTENT = _chosen(CONSISTENCY, "two_way_kl", "disagreement")
 OBJECTIVES = {**QUALITY, **CONSISTENT}

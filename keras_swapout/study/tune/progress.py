@@ -25,10 +25,10 @@ class Display(progress.Display):
             self._is_best(trial)
         super().__init__(settings.trials, len(ended), settings.pilot.epochs, what="trials")
 
-    def watch(self, epoch: int, loss: float, accuracy: float) -> None:
+    def watch(self, epoch: int, loss: float, reached: str) -> None:
         """An epoch of a trial is done here."""
         best = "" if self.best is None else f"best {value_text(self.measure, self.best)}; "
-        self.epoch(f"{best}trial", epoch, loss, accuracy)
+        self.epoch(f"{best}trial", epoch, loss, reached)
 
     def trial_finished(self, trial: Mapping[str, Any]) -> None:
         """A trial has ended, on whatever machine, and is saved."""

@@ -17,7 +17,7 @@ from keras_swapout.study.pilot.methods import METHODS, REFERENCE
 from keras_swapout.study.pilot.run import record, run_pilot
 from keras_swapout.study.pilot.settings import OPTIONS
 from keras_swapout.study.shapes import each, holds, many, maybe, number, text
-from keras_swapout.study.tune.settings import TuneSettings
+from keras_swapout.study.tune.settings import TuneSettings, fitting
 
 GROW = ("trials", "seeds")  # no finished trial becomes wrong by that
 _FOLDERS = ("search",)
@@ -55,8 +55,11 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
     start = time.perf_counter()
     out = Path(out)
     check_packages(TUNE, settings.pilot.data)
-    recorded = _record(settings)
-    store.check(out, recorded, _FOLDERS, GROW)
+    old = store.read(out / store.SETTINGS, holds(objective=text))
+    if settings.objective is None and old is not None:
+        settings = dataclasses.replace(settings, objective=old["objective"])
+    if settings.objective is not None:
+        store.check(out, _record(settings), _FOLDERS, GROW)
 
     # Not before the cheap checks: these import what takes seconds.
     from keras_swapout.study.pilot.data import PilotData
@@ -70,6 +73,9 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
             f"Argument `method`: {settings.method} can't be put into {settings.pilot.model}: "
             f"{reason}"
         )
+    settings = fitting(settings, data.network.task, data.has_consistency)
+    recorded = _record(settings)
+    store.check(out, recorded, _FOLDERS, GROW)
     trials = search.Trials(settings, data)
     if part == "worker":
         _work(settings, trials)

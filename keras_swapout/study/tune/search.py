@@ -21,7 +21,6 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_swapout.study import store
-from keras_swapout.study.measuring import scores
 from keras_swapout.study.pilot.data import PilotData
 from keras_swapout.study.pilot.methods import METHODS, Method
 from keras_swapout.study.pilot.training import OnEpoch, Trainer
@@ -106,10 +105,11 @@ class Trials:
 
     def _run(self, trainer, seed):
         trainer.train(seed, self.watch)
-        images, labels = self.data.validation
-        found = scores.quality(trainer.logits(images), labels)
+        inputs, labels = self.data.validation
+        found = trainer.task.quality(trainer.values(inputs), labels)
         if self.settings.objective in CONSISTENT:
-            found |= trainer.consistency(self.data.info.scaled(images), labels)
+            scaled = self.data.info.scaled(inputs)
+            found |= trainer.consistency(scaled, trainer.task.labels(labels)[0])
         return {name: found[name] for name in OBJECTIVES if name in found}
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_swapout.arguments import checked_count, checked_number, one_of
 from keras_swapout.study.measuring.measure import Measure
 from keras_swapout.study.pilot.methods import METHODS
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.pilot.settings import make_settings as pilot_settings
-from keras_swapout.study.tune.objectives import OBJECTIVES
+from keras_swapout.study.tune.objectives import CONSISTENT, OBJECTIVES
 from keras_swapout.study.tune.space import APART, STEPS, ranges_of
 from keras_swapout.tuning.spaces import KINDS
+
+if TYPE_CHECKING:
+    from keras_swapout.study.task import Task
 
 TUNERS = ("bayesian", "random", "grid")
 #: What can be tuned: the methods whose numbers are variables of the training step.
@@ -31,7 +34,8 @@ class TuneSettings:
         tuner: "bayesian", "random" or "grid".
         trials: how many settings to try.
         executions_per_trial: runs of each trial, with different seeds; the objective is their mean.
-        objective: name of the measure on the validation images.
+        objective: name of the measure on the validation images; None for "nll" or, where the
+            network predicts numbers, "rmse".
         schedule: "linear", "constant" or "stage": theta over depth.
         ranges: for each number of the method (low, high).
         step: distance of the probabilities to try, or None for any; a grid needs it.
@@ -43,7 +47,7 @@ class TuneSettings:
     tuner: str
     trials: int
     executions_per_trial: int
-    objective: str
+    objective: str | None
     schedule: str
     ranges: Mapping[str, tuple[float, float]]
     step: float | None
@@ -61,12 +65,34 @@ class TuneSettings:
         return "max" if self.measure.higher_is_better else "min"
 
 
+def fitting(settings: TuneSettings, task: Task, has_consistency: bool) -> TuneSettings:
+    """The settings with an objective that is there.
+
+    Args:
+        settings: the search's.
+        task: what the network predicts.
+        has_consistency: whether its sub-models can be compared.
+
+    Raises:
+        ValueError: the objective is none of such a network.
+    """
+    there = ("nll", "accuracy", "ece") if task.classifies else ("rmse", "mae")
+    there += tuple(CONSISTENT) if has_consistency else ()
+    objective = settings.objective or there[0]
+    if objective not in there:
+        raise ValueError(
+            f"Argument `objective` must be among {', '.join(there)}, as the network gives "
+            f"{task.describe()}. Received: objective={objective!r}"
+        )
+    return dataclasses.replace(settings, objective=objective)
+
+
 def make_settings(
     method: str = "swapout",
     tuner: str = "bayesian",
     trials: int = 30,
     executions_per_trial: int = 1,
-    objective: str = "nll",
+    objective: str | None = None,
     schedule: str = "linear",
     ranges: Mapping[str, Sequence[float]] | None = None,
     step: float | None = None,
@@ -91,7 +117,8 @@ def make_settings(
     one_of(method, TUNABLE, "method")
     one_of(tuner, TUNERS, "tuner")
     one_of(schedule, KINDS, "schedule")
-    one_of(objective, tuple(OBJECTIVES), "objective")
+    if objective is not None:
+        one_of(objective, tuple(OBJECTIVES), "objective")
     checked_count(trials, "trials")
     checked_count(executions_per_trial, "executions_per_trial")
     if step is None and tuner == "grid":

@@ -1,0 +1,295 @@
+"""Networks and data of every kind: what is measured of them, against scikit-learn and NumPy."""
+
+import dataclasses
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn import metrics
+from sklearn.datasets import load_breast_cancer
+
+from keras_swapout.datasets import read
+from keras_swapout.study.networks import Choice, Network
+from keras_swapout.study.pilot.data import PilotData
+from keras_swapout.study.pilot.methods import find
+from keras_swapout.study.pilot.run import fitting, run_pilot
+from keras_swapout.study.pilot.runs import run_shape
+from keras_swapout.study.pilot.settings import make_settings
+from keras_swapout.study.pilot.training import Trainer
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.filterwarnings("ignore:.*(the network gives|not measured|are not taken)"),
+]
+RNG = np.random.default_rng(0)
+VECTORS = RNG.normal(size=(120, 6)).astype("float32")
+TOKENS = RNG.integers(0, 20, (120, 7))
+COUNTS = RNG.integers(0, 4, (120, 3))
+
+
+def body(x, units=8, blocks=1):
+    x = layers.Dense(units, activation="relu")(x)
+    for _ in range(blocks):
+        x = x + layers.Dropout(0.2)(layers.Dense(units)(x))
+    return x
+
+
+def network(shape, *ends, blocks=2):
+    inputs = keras.Input(shape)
+    outputs = [end(body(inputs, blocks=blocks)) for end in ends]
+    return keras.Model(inputs, outputs[0] if len(ends) == 1 else outputs)
+
+
+def cancer():
+    data = load_breast_cancer()
+    return (data.data, data.target), None, None
+
+
+def table():
+    return network((30,), layers.Dense(2))
+
+
+def table_sigmoid():
+    model = network((30,), layers.Dense(1))
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(
+        keras.optimizers.Nadam(1e-2),
+        loss,
+        metrics=[keras.metrics.AUC(name="auc", from_logits=True)],
+    )
+    return model
+
+
+def table_smoothed():
+    model = network((30,), layers.Dense(2, activation="softmax"))
+    model.compile("adam", keras.losses.CategoricalCrossentropy(label_smoothing=0.1))
+    return model
+
+
+def table_of_two():
+    return network((30,), layers.Dense(2), layers.Dense(2))
+
+
+def signs():
+    return (VECTORS, (VECTORS[:, :3] > 0).astype(int)), None, None
+
+
+def labels():
+    return network((6,), layers.Dense(3, activation="sigmoid"))
+
+
+def slopes():
+    return (VECTORS, 100 + 10 * VECTORS[:, 0] + VECTORS[:, 1]), None, None
+
+
+def numbers():
+    return network((6,), layers.Dense(1))
+
+
+def tokens():
+    return (TOKENS, (TOKENS > 9).astype(int)), None, None
+
+
+def steps():
+    inputs = keras.Input((7,), dtype="int32")
+    x = body(layers.Embedding(20, 8)(inputs), blocks=2)
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def several():
+    x = {"a": VECTORS, "b": COUNTS}
+    return (x, {"sign": (VECTORS[:, 0] > 0).astype(int), "size": VECTORS[:, 1]}), None, None
+
+
+def two_outputs():
+    a, b = keras.Input((6,), name="a"), keras.Input((3,), name="b", dtype="int32")
+    x = layers.Concatenate()([a, layers.Flatten()(layers.Embedding(4, 2)(b))])
+    x = body(x, blocks=2)
+    model = keras.Model(
+        {"a": a, "b": b},
+        {
+            "sign": layers.Dense(1, "sigmoid", name="sign")(x),
+            "size": layers.Dense(1, name="size")(x),
+        },
+    )
+    losses = {"sign": "binary_crossentropy", "size": "mse"}
+    model.compile("adam", losses, loss_weights={"sign": 1.0, "size": 0.5})
+    return model
+
+
+def patches():
+    images = np.repeat(np.arange(10), 12)[:, None, None] * 1.0 + RNG.normal(size=(120, 4, 4))
+    return (images, np.repeat(np.arange(10), 12)), None, None
+
+
+def transformer():
+    x = inputs = keras.Input((4, 4))
+    x = layers.Dense(8)(x) + layers.Embedding(4, 8)(keras.ops.arange(4))
+    for _ in range(2):
+        h = layers.LayerNormalization()(x)
+        x = x + layers.MultiHeadAttention(2, 4)(h, h)
+        x = x + layers.Dense(8)(layers.Dense(16, "gelu")(layers.LayerNormalization()(x)))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.dense = layers.Dropout(0.2), layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(self.drop(x))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable():
+    """This file, as the module that a user has."""
+    sys.modules["their_kinds"] = sys.modules[__name__]
+    yield
+    del sys.modules["their_kinds"]
+
+
+def trained(model, data, method="plain", **options):
+    options = {"epochs": 2, "samples": [2], "seeds": 1, **options}
+    settings = make_settings(
+        f"their_kinds:{data}", [method], model=f"their_kinds:{model}", **options
+    )
+    found = PilotData(settings)
+    trainer = Trainer(find(method), settings, found)
+    run = trainer.run(0)
+    test = found.test
+    return trainer, run, trainer.deployed.predict(found.info.scaled(test.images), verbose=0), test
+
+
+def test_classes_of_a_table_by_logits():
+    trainer, run, z, test = trained("table", "cancer", "rblock_bdropdml")
+    assert trainer.data.info.scale == "standardise" and run["corruption_accuracy"] is None
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    assert run["test"]["accuracy"] == pytest.approx(
+        metrics.accuracy_score(test.labels, z.argmax(1))
+    )
+    assert run["test"]["nll"] == pytest.approx(metrics.log_loss(test.labels, p), rel=1e-4)
+    assert run["consistency"]["disagreement"] > 0 and "stochastic T=2" in run["inference"]
+    assert run_shape()(run)
+
+
+def test_yes_or_no_of_a_table_with_the_users_own_metric():
+    trainer, run, z, test = trained("table_sigmoid", "cancer", "rblock_own")
+    p = 1 / (1 + np.exp(-z[:, 0]))
+    assert run["test"]["accuracy"] == pytest.approx(
+        metrics.accuracy_score(test.labels, z[:, 0] > 0)
+    )
+    assert run["test"]["nll"] == pytest.approx(metrics.log_loss(test.labels, p), rel=1e-4)
+    auc = metrics.roc_auc_score(test.labels, p)
+    assert run["metrics"] == {"auc": pytest.approx(auc, abs=0.01)}
+    assert run["inference"]["deterministic"]["nll"] == pytest.approx(run["test"]["nll"], rel=1e-4)
+    assert isinstance(trainer.model.optimizer, keras.optimizers.Nadam)
+
+
+def test_one_hot_losses_get_one_hot_labels():
+    trainer, _, _, _ = trained("table_smoothed", "cancer", epochs=1)
+    _, labels = next(iter(trainer.data.training_batches(0)))
+    np.testing.assert_array_equal(labels.numpy().sum(axis=1), 1)
+    assert trainer.model.loss.label_smoothing == 0.1
+
+
+def test_several_labels_for_each():
+    _, run, p, test = trained("labels", "signs")
+    each = [metrics.log_loss(test.labels[:, i], p[:, i]) for i in range(3)]
+    assert run["test"]["nll"] == pytest.approx(np.mean(each), rel=1e-4)
+    accuracy = metrics.accuracy_score(test.labels.ravel(), p.ravel() > 0.5)
+    assert run["test"]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_a_class_for_each_step():
+    _, run, z, test = trained("steps", "tokens", "sdropdml")
+    accuracy = metrics.accuracy_score(test.labels.ravel(), z.argmax(-1).ravel())
+    assert run["test"]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_numbers_have_an_error_in_place_of_accuracy():
+    trainer, run, y, test = trained("numbers", "slopes", "rblock_bdropdml")
+    rmse = np.sqrt(metrics.mean_squared_error(test.labels, y[:, 0]))
+    assert run["test"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+    assert run["test"]["mae"] == pytest.approx(np.abs(test.labels - y[:, 0]).mean(), rel=1e-5)
+    assert run["history"]["val_rmse"][-1] > 0 and run["consistency"] == {}
+    assert run_shape()(run) and isinstance(trainer.model.loss, keras.losses.MeanSquaredError)
+
+
+def test_several_inputs_and_outputs():
+    trainer, run, y, test = trained("two_outputs", "several", "rblock_own")
+    sign, size = y["sign"][:, 0], y["size"][:, 0]
+    accuracy = metrics.accuracy_score(test.labels["sign"], sign > 0.5)
+    assert run["test"]["accuracy"] == pytest.approx(accuracy)
+    rmse = np.sqrt(np.mean((size - test.labels["size"]) ** 2))
+    assert run["test"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+    logs = trainer.model.evaluate(trainer.data.training_batches(0), verbose=0, return_dict=True)
+    weighted = logs["sign_loss"] + 0.5 * logs["size_loss"]
+    assert logs["loss"] - logs.get("consistency", 0) == pytest.approx(weighted, rel=1e-3)
+
+
+def test_a_pilot_of_a_transformer(tmp_path):
+    settings = make_settings(
+        "their_kinds:patches",
+        ["swapout", "rblock_sdropdml", "dropblock"],
+        model="their_kinds:transformer",
+        seeds=1,
+        epochs=1,
+        samples=[2],
+    )
+    with pytest.warns(UserWarning, match="dropblock: what the blocks of the network end in has no"):
+        results = run_pilot(settings, tmp_path)
+    assert [run["method"] for run in results["runs"]] == ["plain", "swapout", "rblock_sdropdml"]
+    assert "severities" not in (tmp_path / "report.html").read_text()
+
+
+def test_what_cannot_be_reached_of_a_subclassed_network():
+    settings = make_settings(
+        "their_kinds:cancer", ["swapout", "rblock_own"], model="their_kinds:Subclassed"
+    )
+    data = PilotData(settings)
+    with pytest.warns(UserWarning, match="has a `call` of its own.*Write it as a functional"):
+        assert fitting(settings, data.network).methods == ("plain", "rblock_own")
+
+
+def test_the_scale_of_a_trained_table_is_found(tmp_path):
+    data = read("their_kinds:cancer")
+    raw = Network(Choice("their_kinds:table"), data.info, data.train).new(0)
+    raw.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(True))
+    raw.fit(data.info.scaled(data.train.images), data.train.labels, epochs=5, verbose=0)
+    raw.save(tmp_path / "a.keras")
+    settings = make_settings("their_kinds:cancer", ["plain"], model=str(tmp_path / "a.keras"))
+    with pytest.warns(UserWarning, match="scale: standardise"):
+        assert PilotData(settings).info.scale == "standardise"
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("table", "signs", r"must take the inputs of the data, 6\. .*which takes 30"),
+        ("numbers", "signs", "Received: 'their_kinds:numbers', which gives a number"),
+        ("labels", "slopes", "not all are whole"),
+        ("two_outputs", "signs", "does not take inputs of 6: .*2 named input"),
+        ("table_of_two", "cancer", "each of the 1 labels of a sample"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_training(model, data, message):
+    arrays = read(f"their_kinds:{data}")
+    with pytest.raises(ValueError, match=message):
+        Network(Choice(f"their_kinds:{model}"), arrays.info, arrays.train)
+    with pytest.raises(ValueError, match="resnet8v2 classifies images, and the data are inputs of"):
+        Network(Choice("resnet8v2"), arrays.info, arrays.train)
+
+
+def test_scales_and_sizes_are_for_what_has_them():
+    arrays = read("their_kinds:cancer")
+    with pytest.raises(ValueError, match="`scale` must be one of standardise, raw"):
+        Network(Choice("their_kinds:table", scale="unit"), arrays.info, arrays.train)
+    with pytest.raises(ValueError, match="`image_size` must be None, as the data are no images"):
+        read("their_kinds:cancer", image_size=8)
+    x = arrays.train.images
+    scaled = dataclasses.replace(arrays.info, scale="standardise").scaled(x)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-3)
