@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 import re
 import shlex
 import sys
@@ -15,6 +16,8 @@ from typing import NamedTuple, NoReturn
 from keras_swapout._version import __version__
 from keras_swapout.study.packages import EXTRAS, PILOT, TUNE, check_packages
 from keras_swapout.study.quiet import quiet
+
+MOST_SEEDS = 20  # with a time to keep to: by then an interval hardly gets narrower
 
 
 class Command(NamedTuple):
@@ -138,7 +141,8 @@ def _training_arguments(parser):
         nargs="+",
         type=int,
         metavar="T",
-        help="sub-models of stochastic inference, one number or several; default: 30",
+        help="try stochastic inference with T sub-models too, one number or several, beside "
+        "recalibration and how well sub-models agree; default: none",
     )
     return add
 
@@ -151,7 +155,7 @@ def _given(args, *apart):
 
 def _pilot_arguments(parser):
     from keras_swapout.study.pilot.methods import METHODS
-    from keras_swapout.study.pilot.settings import FAMILIES
+    from keras_swapout.study.pilot.settings import CURATED, FAMILIES
 
     parser.description = (
         "Trains one network under each method, with the same budget and several seeds, and reports "
@@ -164,12 +168,27 @@ def _pilot_arguments(parser):
         "--methods",
         nargs="+",
         metavar="METHOD",
-        help=f"all or some of: {', '.join(METHODS)}; or with numbers of their own, as "
-        "swapout@theta_1=1-0.7,theta_2=0.9",
+        help=f"all, or some of: {', '.join(METHODS)}; or with numbers of their own, as "
+        f"swapout@theta_1=1-0.7,theta_2=0.9; default: {', '.join(CURATED)}",
+    )
+    add(
+        "--label-noise",
+        nargs="+",
+        type=float,
+        metavar="SHARE",
+        help="shares of the training labels to make wrong, each a condition of its own; "
+        "default: 0, for digits 0 0.3",
     )
     add("--family", choices=FAMILIES, help="only the methods of one family")
     add("--alpha", nargs="+", type=float, help="weights of R-Block's consistency term to compare")
     add("--seeds", type=int, help="runs of each method")
+    add("--minutes", type=float, metavar="M", help="the time to keep to: as many seeds as fit")
+    add("--jobs", type=int, metavar="N", help="processes of one thread; default: the cores")
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of dask, instead: its workers do the runs (start them with one thread each)",
+    )
     add(
         "--settings",
         metavar="FILE",
@@ -179,19 +198,33 @@ def _pilot_arguments(parser):
     parser.add_argument(
         "--save-models", action="store_true", help="keep the trained networks, under <out>/models"
     )
+    parser.add_argument("--verbose", action="store_true", help="all tables, not only the answer")
     add("--out", metavar="DIR", help="folder of the results; default: pilot-<data>")
 
 
 def _pilot(args):
     from keras_swapout.study.pilot import make_settings, read_settings, run_pilot
 
-    options = _given(args, "save_models", "settings")
+    how = ("minutes", "jobs", "scheduler")
+    options = _given(args, "save_models", "settings", "verbose", *how)
     if "settings" in args:
         options = {**read_settings(args.settings), **options}
+    given = {name: getattr(args, name) for name in how if name in args}
+    if "scheduler" not in given:
+        given.setdefault("jobs", _cores())
+    if "minutes" in given:
+        given["shorten"] = "epochs" not in options
+        options.setdefault("seeds", MOST_SEEDS)
     check_packages(PILOT, options.get("data"))
     settings = make_settings(**options)
     _import(args)
-    run_pilot(settings, _out(args, "pilot", settings.data), args.save_models)
+    out = _out(args, "pilot", settings.data)
+    run_pilot(settings, out, args.save_models, verbose=args.verbose, **given)
+
+
+def _cores():
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _out(args, command, data):

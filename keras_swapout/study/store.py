@@ -272,6 +272,8 @@ def _differences(name, old, new, may_grow):
 
 
 def _grown(old, new):
+    if old is None:  # of a version that knew nothing of it
+        return isinstance(new, list)
     if isinstance(old, list) and isinstance(new, list):
         return all(value in new for value in old)
     return number(old) and number(new) and new >= old

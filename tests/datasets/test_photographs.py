@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import struct
 import warnings
 from collections import Counter
@@ -40,6 +41,14 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of the user's cache, where all images are to stay."""
+    monkeypatch.setattr(photographs, "STREAMED", 0)
+    monkeypatch.setenv("KERAS_SWAPOUT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def read(folder, **options):
     """What `read` returns, and what it warns of."""
     with warnings.catch_warnings(record=True) as caught:
@@ -50,7 +59,7 @@ def read(folder, **options):
 
 def decoded(path, mode="RGB", size=None):
     with photographs._opened(path) as image:
-        pixels = photographs._pixels(image, mode, size, Counter())
+        pixels = np.asarray(photographs._pixels(image, mode, size, Counter()))
     return pixels[..., None] if mode == "L" else pixels
 
 
@@ -164,7 +173,7 @@ def test_an_image_that_cannot_be_read_is_one_error_with_its_path(folder, kind, w
     assert isinstance(one.value.__cause__, Exception)
     for i in range(4):
         damaged(folder / "b" / f"bad{i}.png", kind)
-    with pytest.raises(ValueError, match=r"a/bad.*b/bad0.*b/bad1.* and 2 more\. Received"):
+    with pytest.raises(ValueError, match=r"a/bad.*b/bad0.*b/bad1.* and 2 more\. To leave"):
         datasets.read(folder)
 
 
@@ -381,3 +390,140 @@ def test_a_folder_that_cannot_be_listed(folder, monkeypatch):
         ValueError, match=r"`name` can't be used: '.*b' can't be listed: Permission"
     ):
         datasets.read(folder)
+
+
+def same(found, expected):
+    """Asserts that two `datasets.Arrays` hold the same, in files or in memory."""
+    assert found.info == expected.info
+    for split, other in zip(found[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(split.images[:], other.images)
+        np.testing.assert_array_equal(split.labels, other.labels)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_threads_decode_what_one_would_in_order(folder, monkeypatch, threads):
+    monkeypatch.setattr(photographs, "THREADS", threads)
+    paths = [save(folder / kind / f"x{i}.jpg", quality=90) for kind in "ab" for i in range(30)]
+    source = sources.reader(str(folder), (7, 9))(str(folder))
+    expected = [sources._resize(whole(path), (7, 9)) for path in sorted([*folder.rglob("*.*")])]
+    assert set(paths) < set(folder.rglob("*.*")) and len(expected) == 80
+    np.testing.assert_array_equal(source.images, expected)
+    assert source.labels.tolist() == [0] * 40 + [1] * 40
+
+
+def test_results_are_only_a_little_ahead(monkeypatch):
+    monkeypatch.setattr(photographs, "THREADS", 3)
+    taken = []
+    items = (taken.append(i) or i for i in range(100))
+    results = photographs._each(lambda i: 1 // (i - 50), items)
+    assert next(results) == -1 and len(taken) < 20
+    assert [type(x) for x in list(results)[49:51]] == [ZeroDivisionError, int] and len(taken) == 100
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_more_than_memory_should_hold_is_the_same_from_a_file(tmp_path, cache, monkeypatch, mode):
+    for part, kind, count in (("train", "a", 12), ("train", "b", 9), ("test", "a", 1)):
+        for i in range(count):
+            save(tmp_path / "set" / part / kind / f"{i}.png", mode)
+    save(tmp_path / "set" / "test" / "b" / "16.png", "I;16" if mode == "L" else "RGBA")
+    folder = tmp_path / "set"
+    with monkeypatch.context() as large:
+        large.setattr(photographs, "STREAMED", 2**29)
+        held, said_then = read(folder, image_size=(6, 7))
+        assert type(held.train.images) is np.ndarray and not cache.exists()
+    first, said = read(folder, image_size=(6, 7))
+    same(first, held)
+    assert all(isinstance(split.images, datasets.Rows) for split in first[:3])
+    assert said[0].startswith(f"{folder}: 23 images would take ") and str(cache) in said[0]
+    assert said[1:] == said_then and len(said_then) == (2 if mode == "L" else 1)
+    monkeypatch.setattr(photographs, "_decoded", lambda *_, **__: pytest.fail("decoded again"))
+    again, said_again = read(folder, image_size=(6, 7))
+    same(again, held)
+    assert said_again == said and len(list(cache.iterdir())) == 2
+
+
+def test_a_file_is_not_taken_for_that_of_other_photographs(folder, cache):
+    for change in (
+        lambda: save(folder / "a" / "0.png", "L"),
+        lambda: save(folder / "b" / "new.png", "L"),
+        lambda: (folder / "a" / "0.png").rename(folder / "b" / "moved.png"),
+        lambda: next(cache.glob("*.json")).write_text("{"),
+        lambda: [path.write_bytes(path.read_bytes()[:999]) for path in cache.glob("*.npy")],
+    ):
+        read(folder)
+        change()
+        found = read(folder)[0]
+        expected = Counter(whole(path, "L").tobytes() for path in folder.rglob("*.png"))
+        assert (
+            sum((Counter(x.tobytes() for x in s.images) for s in found[:3]), Counter()) == expected
+        )
+    assert read(folder, image_size=5)[0].info.image_shape == (5, 5, 1)
+
+
+def test_what_is_interrupted_is_begun_anew(folder, cache, monkeypatch):
+    decoded, calls = photographs._decoded, []
+
+    def interrupted(path, **options):
+        calls.append(path)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return decoded(path, **options)
+
+    monkeypatch.setattr(photographs, "_decoded", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read(folder)
+    assert list(cache.iterdir()) == []
+    assert sum(read(folder)[0].info.sizes.values()) == 20
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_cannot_be_read_is_left_out_if_the_user_says_so(folder, cache, monkeypatch, streamed):
+    monkeypatch.setattr(photographs, "STREAMED", 0 if streamed else 2**29)
+    expected, _ = read(folder)
+    late = save(folder / "a" / "5x.png", "L")  # which shows when it is decoded
+    late.write_bytes(late.read_bytes()[:99])
+    for name in ("a/6x.png", "a/7x.tif", "b/0x.png"):
+        damaged(folder / name, "text" if name.endswith("png") else "floats")
+    for _ in range(2):  # from the file the second time
+        with pytest.raises(
+            ValueError, match=r"can't read the image.* skip_unreadable=True, on the "
+        ):
+            datasets.read(folder)
+        found, said = read(folder, skip_unreadable=True)
+        for split, other in zip(found[:3], expected[:3], strict=True):
+            np.testing.assert_array_equal(split.images[:], other.images[:])
+            np.testing.assert_array_equal(split.labels, other.labels)
+        reasons = found.info.left_out["a"]
+        assert reasons["can't be read: no image that Pillow reads"] == 1 and len(reasons) == 3
+        assert sum(reasons.values()) == 3
+        assert found.info.left_out["b"] == {"can't be read: no image that Pillow reads": 1}
+        assert len(said) == 1 + streamed and "4 of 24 images left out: can't read" in said[-1]
+        named = r"6x\.png \(no image that Pillow reads\), .*7x\.tif \(it holds floats.* and 1 more$"
+        assert re.search(named, said[-1])
+        page.described(vars(found.info))
+    # Who repairs an image, with the time of the old one, finds it.
+    path = folder / "b" / "0x.png"
+    before, size = path.stat(), path.stat().st_size
+    monkeypatch.setattr(photographs, "_place", lambda *_: cache / "same.npy")
+    read(folder, skip_unreadable=True)
+    save(path, "L")
+    assert (
+        before.st_size == size
+        and sum(read(folder, skip_unreadable=True)[0].info.sizes.values()) == 21
+    )
+    assert photographs.smallest_side(folder, skip_unreadable=True) == 10
+    with pytest.raises(ValueError, match="skip_unreadable=True"):
+        photographs.smallest_side(folder)
+
+
+@pytest.mark.parametrize("kind", ["text", "PNG"])
+def test_a_class_of_which_no_image_can_be_read_is_an_error(folder, kind):
+    for path in (folder / "b").iterdir():
+        damaged(path, kind)
+    with pytest.raises(ValueError, match=r"no image of 'b' can be read: .*0\.png \(.* and 7 more"):
+        datasets.read(folder, skip_unreadable=True)
+    for value in ("yes", 1, None):
+        with pytest.raises(TypeError, match=r"`skip_unreadable` must be True or False"):
+            datasets.read(folder, skip_unreadable=value)
+    with pytest.raises(TypeError, match=r"`skip_unreadable` must be True or False"):
+        datasets.load(folder, skip_unreadable="yes")

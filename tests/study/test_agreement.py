@@ -115,8 +115,12 @@ def test_settings_choose_a_family_and_alphas():
 
     for family in ("swapout", "rblock", "own"):
         assert make_settings(family=family).methods == of(family)
-    assert make_settings().methods == of("swapout", "rblock")  # our networks drop nothing
-    assert make_settings(model="VGG16").methods == of("swapout", "rblock", "own")
+    few = ("plain", "swapout", "rblock_bdropdml")
+    assert make_settings().methods == few
+    assert make_settings(model="VGG16").methods == (*few[:2], "rblock_own", few[2])
+    every = make_settings(methods=["all"]).methods
+    assert every == of("swapout", "rblock")  # our networks drop nothing
+    assert make_settings(methods=["all"], model="VGG16").methods == of("swapout", "rblock", "own")
     chosen = make_settings(methods=["sdropdml", "rblock_sdropdml"], alpha=[3, 0.1, 1]).methods
     assert chosen == (
         "plain",

@@ -154,13 +154,14 @@ def test_settings_of_a_search_give_way_to_options(tmp_path, capsys, monkeypatch)
     found = {"data": "digits", "methods": ["swapout", "swapout@0.9"], "epochs": 7, "seeds": 4}
     (tmp_path / "best.json").write_text(json.dumps({"pilot": found}))
     seen = []
-    monkeypatch.setattr(pilot, "run_pilot", lambda *args: seen.append(args))
-    options = ["--settings", str(tmp_path / "best.json"), "--seeds", "2"]
+    monkeypatch.setattr(pilot, "run_pilot", lambda *args, **how: seen.append((*args, how)))
+    options = ["--settings", str(tmp_path / "best.json"), "--seeds", "2", "--jobs", "3"]
     assert run("pilot", *options) == 2 and "swapout@0.9" in capsys.readouterr().err
     found["methods"][1] = "swapout@theta_1=1-0.7,theta_2=0.9"
     (tmp_path / "best.json").write_text(json.dumps({"pilot": found}))
     assert run("pilot", *options) == 0
-    ((settings, out, save_models),) = seen
+    ((settings, out, save_models, how),) = seen
+    assert how == {"jobs": 3, "verbose": False}
     assert (settings.epochs, settings.seeds, out, save_models) == (7, 2, "pilot-digits", False)
     assert settings.methods == ("plain", *found["methods"])
     (tmp_path / "best.json").write_text(json.dumps({"pilot": {**found, "epochs": 7.5}}))

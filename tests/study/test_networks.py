@@ -14,7 +14,7 @@ from keras_swapout.datasets import Info, Split, read
 from keras_swapout.study import networks
 from keras_swapout.study.networks import Choice, Network
 from keras_swapout.study.pilot.methods import METHODS
-from keras_swapout.study.pilot.run import fitting, run_pilot
+from keras_swapout.study.pilot.run import fitting
 from keras_swapout.study.pilot.settings import make_settings
 from keras_swapout.study.scales import found_scale, losses
 from keras_swapout.study.task import Output, Task
@@ -166,6 +166,8 @@ def test_methods_that_do_not_fit_are_named_with_the_reason(theirs):
     assert unfit("straight") == ["the network has no residual addition", "", "", none, none]
     assert all("`call` of its own" in reason for reason in unfit("own")[:3])
     assert unfit("own")[3:] == ["", ""]
+    swapout = METHODS["swapout"].trained(network("their_nets:residual").new(0))
+    assert [type(x).__name__ for x in swapout.layers].count("Swapout") == 2
     settings = make_settings("digits", methods=names, model="their_nets:straight")
     with pytest.warns(UserWarning, match="swapout: the network has no residual addition"):
         fit = fitting(settings, network("their_nets:straight"))
@@ -204,28 +206,3 @@ def test_methods_of_what_a_network_has_itself(theirs):
         assert isinstance(trained, ks.RBlock)
         ours = sum(isinstance(x, ks.layers.Dropout) for x in trained.model._flatten_layers())
         assert ours == (2 if name == "residual" else 0)
-
-
-def test_a_pilot_trains_somebody_elses_network(tmp_path, theirs, monkeypatch):
-    from keras_swapout.study.measuring.corruptions import CORRUPTIONS
-    from keras_swapout.study.pilot import data as pilot_data
-
-    few = dict(list(CORRUPTIONS.items())[:1])
-    monkeypatch.setattr(pilot_data, "CORRUPTIONS", few)
-    settings = make_settings(
-        "digits",
-        methods=["swapout"],
-        model="their_nets:residual",
-        seeds=1,
-        epochs=1,
-        limit=150,
-        corruption_images=10,
-        samples=[2],
-    )
-    results = run_pilot(settings, tmp_path / "out", save_models=True)
-    assert [run["method"] for run in results["runs"]] == ["plain", "swapout"]
-    assert results["data"]["scale"] == "standardise"
-    saved = keras.saving.load_model(tmp_path / "out" / "models" / "swapout-seed0.keras")
-    assert [type(x).__name__ for x in saved.layers].count("Swapout") == 2
-    assert isinstance(saved.optimizer, keras.optimizers.Nadam)
-    assert float(saved.optimizer.learning_rate) == pytest.approx(2e-3)

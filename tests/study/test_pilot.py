@@ -23,7 +23,7 @@ from keras_swapout.study import store
 from keras_swapout.study.measuring import scores
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS
 from keras_swapout.study.pilot import data as pilot_data
-from keras_swapout.study.pilot import make_settings, methods, run_pilot, timing, training
+from keras_swapout.study.pilot import make_settings, methods, run_pilot, training, work
 from keras_swapout.study.pilot import run as pilot_run
 from keras_swapout.study.pilot.runs import model_path, read_run, run_path
 from keras_swapout.study.pilot.training import Trainer
@@ -39,6 +39,7 @@ TINY = {
     "batch_size": 32,
     "corruption_images": 20,
     "samples": [3],
+    "label_noise": [0.0],
 }
 COMMAND = [sys.executable, "-m", "keras_swapout", "pilot"]
 for name, value in TINY.items():
@@ -46,35 +47,22 @@ for name, value in TINY.items():
     COMMAND += [f"--{name.replace('_', '-')}", *map(str, values)]
 
 
+SMALL = {**TINY, "model": "small:network"}  # what is not about our own networks takes this one
+
+
 @pytest.fixture(scope="module")
 def quick():
-    """Fewer corruptions and rounds of timing."""
+    """Fewer corruptions."""
     corruptions = {k: pilot_data.CORRUPTIONS[k] for k in ("gaussian_noise", "brightness")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pilot_data, "CORRUPTIONS", corruptions)
-        patch.setattr(timing, "ROUNDS", 3)
         yield
 
 
 @pytest.fixture(scope="module")
-def trainers():
-    """Those that `finished` has compiled, by method."""
-    return {}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick, trainers):
+def finished(tmp_path_factory, quick):
     out = tmp_path_factory.mktemp("pilot") / "out"
-    settings = changed(methods=["plain", "rblock_sdropdml"])
-    with pytest.MonkeyPatch.context() as patch:
-        warm_up = Trainer.warm_up
-
-        def noted(self):
-            trainers[self.method.name] = self
-            warm_up(self)
-
-        patch.setattr(Trainer, "warm_up", noted)
-        return run_pilot(settings, out, save_models=True), out
+    return run_pilot(changed(methods=["plain", "rblock_sdropdml"]), out, save_models=True), out
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +71,14 @@ def data(quick):
 
 
 @pytest.fixture(scope="module")
-def trainer(finished, trainers):
-    return trainers["rblock_sdropdml"]
+def trainer(finished):
+    """The one that `finished` has compiled."""
+    settings = changed(methods=["plain", "rblock_sdropdml"])
+    return work.trainer_for(settings, "rblock_sdropdml", work.data_of(settings))
 
 
 def changed(**values):
-    return make_settings(**TINY | values)
+    return make_settings(**SMALL | values)
 
 
 # --- measures ------------------------------------------------------------------------------------
@@ -164,14 +154,13 @@ def state(trainer):
 def test_a_run_does_not_depend_on_the_runs_before_it(trainer):
     history = trainer.train(1)
     after = state(trainer)
-    trainer.train(3)
+    assert not np.allclose(trainer.train(2)["loss"], history["loss"])
     trainer.evaluate()
     again = trainer.train(1)
     for name in history:
         np.testing.assert_allclose(again[name], history[name], rtol=1e-4, atol=1e-6)
     for a, b in zip(state(trainer), after, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
-    assert not np.allclose(trainer.train(2)["loss"], history["loss"])
 
 
 @pytest.mark.tensorflow
@@ -181,7 +170,7 @@ def test_the_same_seed_starts_every_method_alike(data):
     def initial(name, seed):
         trainer = object.__new__(Trainer)
         trainer.method, trainer.settings, trainer.data = methods.METHODS[name], settings, data
-        trainer.layers = {}
+        trainer.task, trainer.layers = data.network.task, {}
         return trainer.method.deployed(trainer._new_model(seed)).get_weights()
 
     plain = initial("plain", 0)
@@ -210,7 +199,7 @@ def test_logits_are_those_of_the_network_whatever_the_last_batch(trainer, data):
     images = data.test.images[:37]  # one batch and a bit
     expected = trainer.deployed(data.info.standardise(images), training=False)
     expected = keras.ops.convert_to_numpy(expected)
-    np.testing.assert_allclose(trainer.logits(images), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(trainer.values(images)[0], expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.tensorflow
@@ -248,13 +237,11 @@ def test_results_are_complete(finished):
         assert run["inference"]["deterministic"]["accuracy"] == run["test"]["accuracy"]
         for figures in run["inference"].values():
             assert {"accuracy", "nll", "ece", "seconds"} <= set(figures)
-    times = results["timing"]
-    assert times["batch_size"] == 32
-    assert times["methods"]["plain"]["train_step_ratio"] == 1.0
-    rblock = times["methods"]["rblock_sdropdml"]
-    for what in ("train_step", "inference"):
-        low, middle, high = (rblock[f"{what}_ratio{end}"] for end in ("_low", "", "_high"))
-        assert 0 < low <= middle <= high and rblock[f"{what}_ms"] > 0
+    assert results["data"]["scale"] == "standardise"
+    times = results["timing"]["methods"]
+    assert times["plain"]["train_step_ratio"] == 1.0
+    plain, rblock = (run["seconds"] for run in results["runs"])
+    assert times["rblock_sdropdml"]["train_step_ratio"] == pytest.approx(rblock / plain)
     rows = (out / "results.csv").read_text().splitlines()
     assert len(rows) == 3 and rows[0].startswith("method,seed") and "test_accuracy" in rows[0]
     assert "Ways of inference" in (out / "report.html").read_text()
@@ -269,27 +256,27 @@ def test_a_finished_pilot_trains_nothing(finished, monkeypatch):
 
 
 @pytest.mark.tensorflow
-def test_a_kept_network_is_not_trained_again(finished, trainers, tmp_path, monkeypatch):
+def test_a_kept_network_is_not_trained_again(finished, tmp_path, monkeypatch):
     results, out = finished
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
-    run_path(tmp_path, "plain", 0).unlink()
+    run_path(tmp_path, "plain", 0.0, 0).unlink()
     monkeypatch.setattr(Trainer, "train", lambda *args: pytest.fail("it trained"))
-    # Compiled already. Its weights are others by now: the measurement of times has trained on.
-    monkeypatch.setattr(training, "Trainer", lambda method, *args: trainers[method.name])
     again = run_pilot(changed(methods=["plain", "rblock_sdropdml"]), tmp_path, save_models=True)
     before, after = results["runs"][0], again["runs"][0]
     for name in ("seconds", "history", "parameters"):
         assert after[name] == before[name]
     assert after["test"]["nll"] == pytest.approx(before["test"]["nll"], rel=1e-5)
-    loaded = keras.saving.load_model(model_path(tmp_path, "plain", 0))
+    loaded = keras.saving.load_model(model_path(tmp_path, "plain", 0.0, 0))
     assert loaded.count_params() == before["parameters"]
+    assert isinstance(loaded.optimizer, keras.optimizers.Nadam)  # the network's own
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(2e-3)
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("damage", ["truncated", "other", "missing", "history"])
 def test_a_damaged_network_is_trained_again(damage, trainer, tmp_path, monkeypatch):
     name = trainer.method.name
-    path = model_path(tmp_path, name, 0)
+    path = model_path(tmp_path, name, 0.0, 0)
     path.parent.mkdir()
     trainer.deployed.save(path)
     history = {name: [0.5] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
@@ -304,7 +291,7 @@ def test_a_damaged_network_is_trained_again(damage, trainer, tmp_path, monkeypat
     store.write_json(path.with_suffix(".json"), {"seconds": 1.5, "history": history})
     trained = {**history, "loss": [0.25]}
     monkeypatch.setattr(Trainer, "train", lambda *args: trained)
-    monkeypatch.setattr(Trainer, "evaluate", lambda self: {})
+    monkeypatch.setattr(Trainer, "evaluate", lambda *args: {})
     broken = "json" if damage == "history" else "keras"
     with pytest.warns(UserWarning, match=rf"{name}-seed0\.{broken} is broken and will be made"):
         assert trainer.run(0, path=path)["history"] == trained
@@ -317,15 +304,15 @@ def test_a_damaged_network_is_trained_again(damage, trainer, tmp_path, monkeypat
 
 def test_a_changed_setting_is_refused(finished):
     _, out = finished
-    with pytest.raises(ValueError, match="width was 1 and is now 2; epochs was 1 and is now 2"):
-        run_pilot(changed(methods=["plain", "rblock_sdropdml"], epochs=2, width=2), out)
+    with pytest.raises(ValueError, match="epochs was 1 and is now 2; limit was 200 and is now 150"):
+        run_pilot(changed(methods=["plain", "rblock_sdropdml"], epochs=2, limit=150), out)
 
 
 @pytest.mark.tensorflow
 def test_seeds_and_methods_may_only_grow(tmp_path):
     old = {"seeds": 2, "methods": ["plain", "swapout"]}
     store.write_json(tmp_path / "settings.json", old)
-    store.write_json(run_path(tmp_path, "plain", 0), {})
+    store.write_json(run_path(tmp_path, "plain", 0.0, 0), {})
 
     def check(**changed):
         store.check(tmp_path, {**old, **changed}, ["runs"], pilot_run.GROW)
@@ -356,11 +343,11 @@ def every_damage(tree, path=()):
 @pytest.mark.tensorflow
 def test_a_run_that_is_not_whole_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(pilot_data, "CORRUPTIONS", CORRUPTIONS)  # all of them
-    path = run_path(tmp_path, "swapout", 0)
+    path = run_path(tmp_path, "swapout", 0.0, 0)
     path.parent.mkdir()
-    assert read_run(tmp_path, "swapout", 0) is None
-    shutil.copy(run_path(FIXTURES / "pilot", "swapout", 0), path)
-    whole = read_run(tmp_path, "swapout", 0)
+    assert read_run(tmp_path, "swapout", 0.0, 0) is None
+    shutil.copy(run_path(FIXTURES / "pilot", "swapout", 0.0, 0), path)
+    whole = read_run(tmp_path, "swapout", 0.0, 0)
     damages = [(where, json.dumps(other)) for where, other in every_damage(whole)]
     assert len(damages) > 500
     texts = [((), text) for text in ("", "[1]", '{"method": "pl', "[" * 100_000, '"\udcff"')]
@@ -368,7 +355,7 @@ def test_a_run_that_is_not_whole_is_made_again(tmp_path, monkeypatch):
         path.write_text(text, errors="surrogateescape")
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            found = read_run(tmp_path, "swapout", 0)
+            found = read_run(tmp_path, "swapout", 0.0, 0)
         if found is None:
             assert len(said) == 1 and str(path) in str(said[0].message), where
         else:  # a shorter curve, or something that not every method has
@@ -396,7 +383,7 @@ def test_nan_is_never_written(tmp_path):
 
 @pytest.mark.tensorflow
 def test_runs_without_settings_are_refused(tmp_path):
-    store.write_json(run_path(tmp_path, "plain", 0), {})
+    store.write_json(run_path(tmp_path, "plain", 0.0, 0), {})
     with pytest.raises(ValueError, match="no readable settings"):
         run_pilot(make_settings(**TINY), tmp_path)
 
@@ -414,7 +401,7 @@ def test_divergence_is_an_error(trainer):
 
 def start(out):
     return subprocess.Popen(
-        [*COMMAND, "--out", str(out)],
+        [*COMMAND, "--jobs", "1", "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -460,16 +447,12 @@ def test_killed_then_interrupted_then_finished(tmp_path, monkeypatch):
             self.method = method
             asked.append(method.name)
 
-        def warm_up(self):
-            pass
-
         def run(self, seed, *args):
             return {**plain, "method": self.method.name, "seed": seed}
 
-    times = json.loads((FIXTURES / "pilot" / "timing.json").read_text())
     monkeypatch.setattr(training, "Trainer", Instead)
-    monkeypatch.setattr(timing, "measure_times", lambda trainers: times)
     results = run_pilot(make_settings(**TINY), tmp_path)
-    assert asked == ["swapout", "plain"]  # the second for its times alone
-    assert results["runs"] == [plain, {**plain, "method": "swapout"}]
+    assert asked == ["swapout"]
+    assert [run["method"] for run in results["runs"]] == ["plain", "swapout"]
+    assert results["runs"][0] == plain
     assert (path.stat().st_mtime_ns, path.read_bytes()) == before

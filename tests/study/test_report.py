@@ -303,9 +303,7 @@ def make_results(gains, seeds=3, size=360, rng_seed=0):
                     },
                 }
             )
-    ratio = {"train_step_ms": 10.0, "train_step_ratio": 1.05, "train_step_ratio_low": 1.0}
-    ratio |= {"train_step_ratio_high": 1.1, "inference_ms": 3.0, "inference_ratio": 1.0}
-    ratio |= {"inference_ratio_low": 0.97, "inference_ratio_high": 1.02}
+    ratio = {"train_step_ratio": 1.05, "train_step_ratio_low": 1.0, "train_step_ratio_high": 1.1}
     return {
         "settings": {"epochs": 8, "recipe": {"momentum": 0.9}, "corruption_images": 200},
         "environment": {"keras": "3.12", "gpu": None},
@@ -323,7 +321,7 @@ def make_results(gains, seeds=3, size=360, rng_seed=0):
             for name in gains
         },
         "runs": runs,
-        "timing": {"batch_size": 64, "methods": {name: dict(ratio) for name in gains}},
+        "timing": {"methods": {name: dict(ratio) for name in gains}},
     }
 
 
@@ -350,7 +348,7 @@ def five():
 def test_page_says_everything(five):
     results, comparison, made = five
     reader = read(made)
-    assert comparison["answer"] in reader.text and comparison["test"] in reader.text
+    assert made.answer in reader.text and comparison["test"] in reader.text
     for sentence_ in comparison["details"]:
         assert sentence_ in reader.text
     for name, method in comparison["methods"].items():
@@ -361,7 +359,7 @@ def test_page_says_everything(five):
     assert "200 images of it" in reader.text
     assert "▲ better" in reader.text and "▼ worse" in reader.text
     assert "not a sample of yours" in reader.text  # the limits
-    assert reader.tags.count("svg") == 5
+    assert reader.tags.count("svg") == 4
     for part in ("Test accuracy (%)", "Severity of the corruption", "Confidence (%)", "Epoch"):
         assert part in reader.text
     assert "gaussian noise" in reader.text

@@ -20,7 +20,7 @@ pytest.importorskip("jinja2", reason='pip install "keras-swapout[pilot]"')
 from keras_swapout.study import cli, store
 from keras_swapout.study.measuring import scores
 from keras_swapout.study.pilot import data as pilot_data
-from keras_swapout.study.pilot import read_settings, timing, training
+from keras_swapout.study.pilot import read_settings, training
 from keras_swapout.study.pilot import settings as pilot
 from keras_swapout.study.pilot.methods import METHODS, find
 from keras_swapout.study.pilot.runs import run_path
@@ -30,9 +30,21 @@ from keras_swapout.study.tune.settings import TUNABLE
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("little_garbage")]
 
-TINY = dict(data="digits", epochs=1, limit=200, seeds=2, corruption_images=10, samples=[1])
+MODEL = "small:network"
+TINY = dict(data="digits", model=MODEL, epochs=1, limit=200, seeds=2)
+TINY |= dict(corruption_images=10, samples=[1])
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "0.1.0"
-OPTIONS = ["--epochs", "1", "--limit", "200", "--search-only", "--objective", "accuracy"]
+OPTIONS = [
+    "--model",
+    MODEL,
+    "--epochs",
+    "1",
+    "--limit",
+    "200",
+    "--search-only",
+    "--objective",
+    "accuracy",
+]
 
 
 # --- what is searched ----------------------------------------------------------------------------
@@ -92,20 +104,12 @@ class Recorded:
     def __init__(self, method, settings, data):
         self.method = method
 
-    def warm_up(self):
-        pass
-
     def run(self, seed, *args):
         other = {"plain": "plain", "swapout": "bdropdml"}.get(
             self.method.name, "bdropdml@rate=0.1105"
         )
-        run = json.loads(run_path(FIXTURES / "tune" / "pilot", other, seed).read_text())
+        run = json.loads(run_path(FIXTURES / "tune" / "pilot", other, 0.0, seed).read_text())
         return {**run, "method": self.method.name}
-
-
-def recorded_times(trainers):
-    times = json.loads((FIXTURES / "tune" / "pilot" / "timing.json").read_text())
-    return {**times, "methods": dict.fromkeys(trainers, times["methods"]["plain"])}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +118,6 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("tune") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "Trainer", Recorded)
-        patch.setattr(timing, "measure_times", recorded_times)
         results = run_tune(make_settings("swapout", trials=3, tuner="random", **TINY), out)
     return out, results
 
@@ -144,7 +147,7 @@ def test_a_trial_is_the_same_run_with_variables_and_with_constants(finished):
     data = pilot_data.PilotData(settings)
     trainer = training.Trainer(find(results["method"]["tuned"]), settings, data)
     trainer.train(search.FIRST_SEED)
-    found = scores.quality(trainer.logits(data.validation.images), data.validation.labels)
+    found = scores.quality(trainer.values(data.validation.images)[0], data.validation.labels)
     assert found["nll"] == pytest.approx(trial["measures"]["nll"], rel=1e-4)
 
 
@@ -167,6 +170,9 @@ def test_settings_that_are_none_are_refused(tmp_path):
 def test_more_trials_may_follow_and_nothing_else_may_change(finished, monkeypatch):
     out, results = finished
     monkeypatch.setattr(tune_run, "run_pilot", lambda settings, out: results["confirmation"])
+    monkeypatch.setattr(
+        search.Trials, "__call__", lambda *args: dict.fromkeys(("nll", "accuracy", "ece"), 0.5)
+    )
     with pytest.raises(ValueError, match="epochs was 1 and is now 2"):
         run_tune(make_settings("swapout", trials=3, tuner="random", **{**TINY, "epochs": 2}), out)
     more = run_tune(make_settings("swapout", trials=4, tuner="random", **TINY), out)
@@ -344,6 +350,7 @@ def start():
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=Path(__file__).parent,  # where `small` is
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
         )
         processes.append(process)
@@ -373,42 +380,49 @@ def wait_for(condition, seconds=240):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "nothing happened"
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 def test_killed_and_started_again(tmp_path, start):
     out = tmp_path / "out"
-    first = start(out, 8)
-    wait_for(lambda: len(trials_in(out)) >= 2)
+    first = start(out, 6)
+    wait_for(lambda: trials_in(out))
     first.send_signal(signal.SIGKILL)
     first.wait()
     before = trials_in(out)
     with pytest.raises(SystemExit) as stop:
-        cli.main(words(out, 8))  # in this process, which has its imports behind it
+        cli.main(words(out, 6))  # in this process, which has its imports behind it
     assert not stop.value.code
     after = trials_in(out)
-    assert len(after) == 8 and {name: after[name] for name in before} == before
+    assert len(after) == 6 and {name: after[name] for name in before} == before
     assert store.read_json(out / "results.json")["best"] in after
 
 
-def test_a_chief_and_two_workers_of_which_one_is_killed(tmp_path, start):
+def test_a_chief_and_two_workers_of_which_one_is_killed(tmp_path, start, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     out = tmp_path / "out"
 
-    def process(name):
-        place = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
-        return start(out, 10, KERASTUNER_TUNER_ID=name, **place)
+    def place(name):
+        return {
+            "KERASTUNER_ORACLE_IP": "127.0.0.1",
+            "KERASTUNER_ORACLE_PORT": port,
+            "KERASTUNER_TUNER_ID": name,
+        }
 
-    chief, one, two = map(process, ("chief", "worker-1", "worker-2"))
-    wait_for(lambda: len(trials_in(out)) >= 2)
+    chief, one, two = (start(out, 10, **place(name)) for name in ("chief", "worker-1", "worker-2"))
+    wait_for(lambda: trials_in(out))
     one.send_signal(signal.SIGKILL)
     one.wait()
     before = trials_in(out)
     wait_for(lambda: len(trials_in(out)) > len(before))  # the other goes on
-    again = process("worker-1")  # under its old name it gets its old trial
-    texts = [p.communicate(timeout=300)[0] for p in (again, two, chief)]
+    for name, value in place("worker-1").items():  # under its old name it gets its old trial
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words(out, 10))
+    assert not stop.value.code
+    texts = [p.communicate(timeout=300)[0] for p in (two, chief)]
     for text in texts:
         assert "0000 00:00:" not in text and "absl" not in text, text  # TensorFlow's own messages
     after = trials_in(out)

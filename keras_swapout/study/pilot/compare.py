@@ -20,6 +20,44 @@ BASELINE = "plain"
 
 
 def compare(results: Mapping[str, Any]) -> dict[str, Any]:
+    """`compare_runs` for each share of wrong labels.
+
+    Returns:
+        The first condition's dict, and "conditions": the share of wrong labels to the dict of each.
+
+    Example:
+
+    >>> runs = [
+    ...     {"method": "plain", "noise": noise, "seed": 0, "test": {"accuracy": 0.9 - 2 * noise}}
+    ...     for noise in (0.0, 0.25)
+    ... ]
+    >>> found = compare({"methods": {"plain": {"title": "plain"}}, "runs": runs})
+    >>> [one["methods"]["plain"]["measures"]["accuracy"]["mean"]
+    ...  for one in found["conditions"].values()]
+    [0.9, 0.4]
+    """
+    shares = sorted({run.get("noise", 0.0) for run in results["runs"]}) or [0.0]
+    conditions = {}
+    for share in shares:
+        runs = [run for run in results["runs"] if run.get("noise", 0.0) == share]
+        conditions[share] = compare_runs({**results, "runs": runs})
+    return {**conditions[shares[0]], "conditions": conditions}
+
+
+def condition(share: float) -> str:
+    """What a share of wrong labels is called.
+
+    Example:
+
+    >>> condition(0.3)
+    'With 30 % of the training labels wrong'
+    """
+    if not share:
+        return "With the labels as they are"
+    return f"With {100 * share:g} % of the training labels wrong"
+
+
+def compare_runs(results: Mapping[str, Any]) -> dict[str, Any]:
     """Compares every method with plain, measure by measure, over seeds.
 
     By Welch's t-test, with Holm's correction over the methods within each measure.
@@ -55,7 +93,7 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
     ...     for seed, accuracy in enumerate(accuracies)
     ... ]
     >>> titles = {"plain": {"title": "Plain"}, "swapout": {"title": "Swapout"}}
-    >>> comparison = compare({"methods": titles, "runs": runs})
+    >>> comparison = compare_runs({"methods": titles, "runs": runs})
     >>> print(comparison["methods"]["swapout"]["verdict"])
     Swapout against plain: better in test accuracy by 5.0 points (95 % interval 2.0 to 8.0;
     95.5 % against 90.5 %, adjusted p = 0.019).
@@ -239,16 +277,17 @@ def _verdict(name, methods, comparisons, measures, primary, most, resolution):
         sentences.append(
             f"Runs left out for want of a finite value, diverged perhaps: {listed(missing)}."
         )
-    step, inference = (_ratio(method["cost"], what) for what in ("train_step", "inference"))
+    step = _ratio(method["cost"])
     if step and name != BASELINE:
-        then = f"; inference costs {inference}" if inference else ""
-        sentences.append(f"A training step costs {step} times plain's{then}.")
+        sentences.append(f"Training takes {step} times plain's time.")
     return sentences
 
 
-def _ratio(cost, what):
+def _ratio(cost):
     """ "1.06 (quartiles 1.02 to 1.10)", or "" where it was not measured."""
-    middle, low, high = ((cost or {}).get(f"{what}_ratio{end}") for end in ("", "_low", "_high"))
+    middle, low, high = (
+        (cost or {}).get(f"train_step_ratio{end}") for end in ("", "_low", "_high")
+    )
     if middle is None:
         return ""
     return f"{middle:.2f}" + (

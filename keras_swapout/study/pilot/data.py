@@ -18,6 +18,7 @@ from keras_swapout.datasets.splits import count, samples
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, corrupt
 from keras_swapout.study.measuring.images import Batches, checksum, read
 from keras_swapout.study.networks import Network, described, input_size
+from keras_swapout.study.pilot.noise import noisy
 from keras_swapout.study.pilot.recipe import targets
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.scales import TRIED_IMAGES, found_scale
@@ -67,6 +68,11 @@ class PilotData:
             )
         self._chosen = self.chosen(self.test.labels, settings.corruption_images)
         self.has_consistency = info.kind != "several" and self.network.task.single is not None
+        if info.targets != "classes" and any(settings.label_noise):
+            raise ValueError(
+                "Argument `label_noise` must be 0, as the labels are no classes. "
+                f"Received: label_noise={list(settings.label_noise)}"
+            )
         self._say_what_is_left_out()
 
     def _scale(self, info):
@@ -119,13 +125,18 @@ class PilotData:
             for name in CORRUPTIONS
         }
 
-    @functools.cached_property
-    def _training(self):
-        """The training samples with labels as the loss takes them."""
-        labels = targets(self.network.example, self.network.task, self.train.labels)
-        return self.train._replace(labels=labels)
+    def training_labels(self, noise: float, seed: int) -> Any:
+        """The labels that are trained on: as they are but for a share that is wrong.
 
-    def training_batches(self, seed: int) -> Any:
+        Args:
+            noise: the share.
+            seed: of the wrong ones, whatever the method.
+        """
+        if not noise:
+            return self.train.labels
+        return noisy(self.train.labels, noise, len(self.info.classes), seed)
+
+    def training_batches(self, seed: int, noise: float = 0.0) -> Any:
         """A `tf.data.Dataset` of full batches, in an order that depends on `seed` and epoch alone.
 
         Every epoch shuffles anew and leaves out what does not fill a batch: with XLA each shape
@@ -133,18 +144,23 @@ class PilotData:
 
         Args:
             seed: the run's.
+            noise: share of the labels that are wrong.
 
         Returns:
             A data set of `steps` pairs: scaled inputs (batch_size, ...), images augmented where the
             data asks for it, and labels as the loss takes them.
         """
-        batches = datasets.training_batches(self._training, self.info, self.batch_size, seed)
+        labels = self.training_labels(noise, seed)
+        labels = targets(self.network.example, self.network.task, labels)
+        split = self.train._replace(labels=labels)
+        batches = datasets.training_batches(split, self.info, self.batch_size, seed)
         return batches.take(self.steps)
 
     def scaled_batches(self, inputs: Any) -> Batches:
         """Raw inputs as the network takes them, a few at a time."""
         return Batches(inputs, self.info.scaled)
 
+    @functools.cached_property
     def checksum(self) -> int:
         """CRC-32 of all images and labels, to notice a folder whose images have changed."""
         value = 0

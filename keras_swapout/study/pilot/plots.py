@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import mean_interval
-from keras_swapout.study.pilot.compare import BASELINE
+from keras_swapout.study.pilot.compare import BASELINE, condition
 from keras_swapout.study.report import plots as shared
 from keras_swapout.study.report.drawing import (
     COLOURS,
@@ -64,7 +64,7 @@ def styles(results: Mapping[str, Any]) -> dict[str, Style]:
 
 
 def seeds(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
-    """The first measure: every seed a dot, the mean with its 95 % interval.
+    """The measure that decides: every seed a dot, the mean with its 95 % interval, by condition.
 
     Args:
         results: what a pilot measured.
@@ -74,51 +74,79 @@ def seeds(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure |
         The figure, or None if there is nothing to draw.
     """
     primary = comparison["primary"]
-    rows = {
-        name: row
-        for name, method in comparison["methods"].items()
-        if primary and (row := method["measures"][primary.name])["n"]
+    groups = {
+        share: {
+            name: row
+            for name, method in found["methods"].items()
+            if (row := method["measures"].get(primary.name)) and row["n"]
+        }
+        for share, found in comparison["conditions"].items()
+        if primary
     }
-    if not rows:
+    groups = {share: rows for share, rows in groups.items() if rows}
+    if not groups:
         return None
+    titled = len(groups) > 1
     scale, most = (100, 100) if primary.unit == "%" else (1, float("inf"))
-    figure, (axes,) = new_figure(7.6, 0.9 + 0.46 * len(rows))
-    drawn, ends = styles(results), []
-    for place, (name, row) in enumerate(rows.items()):
-        style, values = drawn[name], scale * np.array(row["values"])
-        below = place + 0.2
-        if interval := mean_interval(row["values"]):
-            axes.plot(scale * np.array(interval), [below] * 2, color=style.colour, lw=1.8, zorder=2)
-            ends += [scale * end for end in interval]
-        axes.plot(
-            [scale * row["mean"]] * 2, [below - 0.13, below + 0.13], color=style.colour, lw=2.5
-        )
-        # Equal accuracies are common on small test sets: lift the dots apart.
-        lift = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else np.zeros(1)
-        look = {"color": style.colour, "edgecolors": PAPER, "lw": 0.7}
-        axes.scatter(values, place - 0.14 + lift, s=28, zorder=3, **look)
-    if BASELINE in rows:
-        axes.axvline(scale * rows[BASELINE]["mean"], color=PLAIN, lw=1, ls=(0, (4, 3)), zorder=0)
+    places = sum(len(rows) + titled for rows in groups.values())
+    figure, (axes,) = new_figure(7.6, 0.9 + 0.46 * places)
+    drawn, ends, names, everything, place = styles(results), [], [], [], 0
+    for share, rows in groups.items():
+        if titled:
+            names.append(condition(share).removeprefix("With ").capitalize())
+            place += 1
+        if BASELINE in rows:
+            line = [scale * rows[BASELINE]["mean"]] * 2
+            axes.plot(
+                line, [place - 0.5, place + len(rows) - 0.5], color=PLAIN, lw=1, ls=(0, (4, 3))
+            )
+        for name, row in rows.items():
+            _dots(axes, place, scale, row, drawn[name], ends)
+            everything += row["values"]
+            names.append(drawn[name].title)
+            place += 1
     # With two or three seeds an interval can be wider than all that was seen; the dots set the
     # scale, and a wide interval runs out of the picture.
-    everything = scale * np.concatenate([row["values"] for row in rows.values()])
-    low, high = everything.min(), everything.max()
+    low, high = scale * min(everything), scale * max(everything)
     room = max(0.6 * (high - low), 0.005 * scale)
     edge = 0.04 * (high - low) + 0.001 * scale
     low, high = max(low - room, min([low, *ends])), min(high + room, max([high, *ends]))
     axes.set_xlim(max(low - edge, -0.01 * scale), min(high + edge, most + edge))
-    name_rows(axes, [drawn[name].title for name in rows])
+    name_rows(axes, names)
     axes.set_xlabel(f"{primary.title} (%)" if primary.unit == "%" else primary.title)
     return figure
 
 
+def _dots(axes, place, scale, row, style, ends):
+    """One row of `seeds`; `ends` gets those of its interval."""
+    values, below = scale * np.array(row["values"]), place + 0.2
+    if len(row["values"]) > 2 and (interval := mean_interval(row["values"])):
+        interval = [scale * end for end in interval]
+        axes.plot(interval, [below] * 2, color=style.colour, lw=1.8, zorder=2)
+        ends += interval
+    mean = [scale * row["mean"]] * 2
+    axes.plot(mean, [below - 0.13, below + 0.13], color=style.colour, lw=2.5)
+    # Equal accuracies are common on small test sets: lift the dots apart.
+    lift = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else np.zeros(1)
+    look = {"color": style.colour, "edgecolors": PAPER, "lw": 0.7}
+    axes.scatter(values, place - 0.14 + lift, s=28, zorder=3, **look)
+
+
 def severities(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
-    """Accuracy against severity. Arguments and result as for `seeds`."""
+    """Accuracy against severity.
+
+    Args:
+        results: what a pilot measured in one condition.
+        comparison: what `compare_runs` made of it.
+
+    Returns:
+        The figure, or None if there is nothing to draw.
+    """
     return shared.severities(by_method(results), styles(results))
 
 
 def calibration(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
-    """Accuracy against confidence. Arguments and result as for `seeds`."""
+    """Accuracy against confidence. Arguments and result as for `severities`."""
     ece = {
         name: (method["measures"].get("ece") or {}).get("mean")
         for name, method in comparison["methods"].items()
@@ -129,7 +157,7 @@ def calibration(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Fi
 def training(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
     """Training loss and validation accuracy over the epochs, mean and one standard deviation.
 
-    Arguments and result as for `seeds`.
+    Arguments and result as for `severities`.
     """
     panels = [("loss", "Training loss", 1), ("val_accuracy", "Validation accuracy (%)", 100)]
     if any("val_rmse" in (run.get("history") or {}) for run in results["runs"]):
@@ -163,60 +191,10 @@ def training(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figur
     return figure
 
 
-def cost(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
-    """Time of a training step and of inference as ratios to plain, median and quartiles.
-
-    Arguments and result as for `seeds`.
-    """
-    costs = {
-        name: method["cost"]
-        for name, method in comparison["methods"].items()
-        if method["cost"] and method["cost"].get("train_step_ratio") is not None
-    }
-    if not costs:
-        return None
-    figure, both = new_figure(7.6, 1.0 + 0.36 * len(costs), columns=2, share="rows")
-    drawn = styles(results)
-    panels = (("train_step", "Training step"), ("inference", "Inference"))
-    for axes, (key, label) in zip(both, panels, strict=True):
-        axes.axvline(1, color=PLAIN, lw=1, ls=(0, (4, 3)), zorder=0)
-        ends = [1.0]
-        for place, (name, entry) in enumerate(costs.items()):
-            ratio = entry.get(f"{key}_ratio")
-            if ratio is None:
-                continue
-            low = entry.get(f"{key}_ratio_low")
-            high = entry.get(f"{key}_ratio_high")
-            colour = drawn[name].colour
-            if low is not None and high is not None:
-                axes.plot([low, high], [place] * 2, color=colour, lw=2)
-                ends += [low, high]
-            axes.scatter([ratio], [place], s=34, color=colour, edgecolors=PAPER, zorder=3)
-            axes.annotate(
-                f"{ratio:.2f}",
-                (1.02, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=9,
-                color=INK,
-                annotation_clip=False,
-            )
-            ends.append(ratio)
-        room = max(0.08 * (max(ends) - min(ends)), 0.03)
-        axes.set_xlim(min(ends) - room, max(ends) + room)
-        axes.set_title(label, loc="left", fontsize=10, color=INK)
-        axes.set_xlabel("Time as a multiple of plain's")
-        axes.locator_params(axis="x", nbins=5)
-    name_rows(both[0], [drawn[name].title for name in costs])
-    both[1].tick_params(axis="y", length=0, labelleft=False)
-    both[1].grid(visible=False, axis="y")
-    return figure
-
-
 def agreement(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
     """Disagreement and train-inference gap of every method: every seed a dot.
 
-    Arguments and result as for `seeds`.
+    Arguments and result as for `severities`.
     """
     found = comparison["agreement"]
     panels = [m for m in (found or {}).get("measures", ()) if m.name in _AGREEMENT]
@@ -258,7 +236,7 @@ def agreement(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
 def inference(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
     """Error and likelihood of each way of inference, a line for each method.
 
-    Arguments and result as for `seeds`.
+    Arguments and result as for `severities`.
     """
     found = comparison["inference"]
     if not found:
@@ -298,7 +276,7 @@ _AGREEMENT = ("two_way_kl", "disagreement", "loss_gap")
 def alpha(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:
     """Test accuracy, disagreement and gap against alpha, a line for each kind of layer.
 
-    Arguments and result as for `seeds`. None where no layer was trained with two alphas.
+    Arguments and result as for `severities`. None where no layer was trained with two alphas.
     """
     lines: dict[str, dict[float, str]] = {}
     for name, method in results["methods"].items():
@@ -346,11 +324,9 @@ def alpha(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure |
 
 # The figures in the order of the report, by name.
 FIGURES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | None]] = {
-    "seeds": seeds,
     "severities": severities,
     "calibration": calibration,
     "training": training,
-    "cost": cost,
     "agreement": agreement,
     "alpha": alpha,
     "inference": inference,

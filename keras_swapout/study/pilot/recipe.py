@@ -24,7 +24,12 @@ OURS = ("accuracy", "acc", "crossentropy", "ce")  # metrics that a pilot measure
 
 
 def compile_for(
-    model: keras.Model, base: keras.Model, network: Network, settings: Settings, steps: int
+    model: keras.Model,
+    base: keras.Model,
+    network: Network,
+    settings: Settings,
+    steps: int,
+    at_once: int = 1,
 ) -> None:
     """Compiles what is trained for the labels that `targets` makes.
 
@@ -35,6 +40,7 @@ def compile_for(
         network: where it comes from.
         settings: `optimizer` and `learning_rate` win over the user's.
         steps: of the whole training.
+        at_once: steps of one call of the compiled function.
     """
     optimizer = _optimizer(base, network, settings, steps)
     if network.choice.kind == "ours":
@@ -47,6 +53,7 @@ def compile_for(
         loss_weights=compiled(base).get("loss_weights"),
         metrics=_watched(network.task),
         jit_compile=settings.jit_compile,
+        steps_per_execution=at_once,
     )
 
 

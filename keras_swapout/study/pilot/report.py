@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_swapout.study.pilot import plots
-from keras_swapout.study.pilot.compare import BASELINE
+from keras_swapout.study.pilot.brief import brief
+from keras_swapout.study.pilot.compare import BASELINE, condition
 from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.settings import OPTIONS
 from keras_swapout.study.report.page import (
@@ -35,7 +36,7 @@ LIMITS = (
     "The correction is for the number of methods, not for the number of measures: the more "
     "measures are looked at, the likelier it is that one of them shows a difference by chance.",
     "The corruptions are synthetic. They are a stand-in for worse images, not a sample of yours.",
-    "Times are of this machine, this batch size and this framework.",
+    "Times are of this machine, with runs side by side; keras-swapout benchmark measures a step.",
 )
 
 
@@ -57,10 +58,8 @@ def make_page(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Page
     >>> make_page(results, compare(results)).answer
     'On this data, at this budget, only plain was run: there is nothing to compare it with.'
     """
-    drawn = plots.styles(results)
-    methods, name = comparison["methods"], str((results.get("data") or {}).get("name", ""))
-    figures = {key: draw(results, comparison) for key, draw in plots.FIGURES.items()}
-    settings = results.get("settings") or {}
+    drawn, name = plots.styles(results), str((results.get("data") or {}).get("name", ""))
+    settings, primary = results.get("settings") or {}, comparison["primary"]
     again = None
     if "data" in settings:
         again = command(["keras-swapout", "pilot"], settings, OPTIONS)
@@ -68,24 +67,63 @@ def make_page(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Page
         (str(m.get("title", n)), m.get("formula", "")) for n, m in results["methods"].items()
     ]
     recipe = Facts("Recipe", flat(results.get("recipe") or {}))
-    verdicts = [
-        Text(method["verdict"], "verdict", method["title"], drawn[n].colour)
-        for n, method in methods.items()
-    ]
+    seen = Picture(
+        "seeds",
+        f"{primary.title if primary else 'Test accuracy'}, seed by seed",
+        "Each dot is one seed, the upright stroke their mean and the bar its 95 % interval (a bar "
+        "that runs out of the picture is wider than drawn); the dashed line is plain's mean. Dots "
+        "of two methods that mix freely mean that the seed matters as much as the method.",
+        plots.seeds(results, comparison),
+    )
+    short = brief(results, comparison)
+    several = len(comparison["conditions"]) > 1
+    sections = [Section("Seed by seed", [seen])]
+    for place, (share, found) in enumerate(comparison["conditions"].items()):
+        runs = [run for run in results["runs"] if run.get("noise", 0.0) == share]
+        own = f": {condition(share)[0].lower()}{condition(share)[1:]}" if several else ""
+        sections += _sections({**results, "runs": runs}, found, drawn, own, f"-{place}" * several)
     return Page(
         title=f"Pilot report{f': {name}' if name else ''}",
         under=_under(results, comparison),
-        answer=comparison["answer"],
-        details=comparison["details"],
+        answer=short.answer,
+        details=[*short.notes, *short.then],
         sections=[
-            Section("The numbers", _numbers(results, comparison, drawn), terminal=True),
-            Section("Method by method", verdicts, terminal=True),
-            Section("Training against inference", _agreement(comparison, drawn, figures), True),
-            Section("Ways of inference", _inference(comparison, drawn, figures), terminal=True),
-            Section("Pictures", _pictures(results, comparison, drawn, figures)),
+            *sections,
             *how_measured(results, [Facts("Methods", formulas), recipe], again, LIMITS),
         ],
     )
+
+
+def _sections(results, found, drawn, own, suffix):
+    """What there is to say of one condition; `own` goes to the headings."""
+    figures = {key: draw(results, found) for key, draw in plots.FIGURES.items()}
+    verdicts = [Text(text) for text in found["details"]] + [
+        Text(method["verdict"], "verdict", method["title"], drawn[n].colour)
+        for n, method in found["methods"].items()
+    ]
+    sections = [
+        Section(f"The numbers{own}", _numbers(results, found, drawn), terminal=True),
+        Section(f"Method by method{own}", verdicts, True, "a sentence for each"),
+        Section(
+            f"Training against inference{own}",
+            _agreement(found, drawn, figures),
+            True,
+            "do sub-models agree?",
+        ),
+        Section(
+            f"Ways of inference{own}", _inference(found, drawn, figures), True, "the same networks"
+        ),
+        Section(
+            f"Pictures{own}",
+            _pictures(results, found, drawn, figures),
+            folded="corruptions, calibration, learning curves",
+        ),
+    ]
+
+    def named(part):
+        return part._replace(name=part.name + suffix) if isinstance(part, Picture) else part
+
+    return [section._replace(parts=list(map(named, section.parts))) for section in sections]
 
 
 def _under(results, comparison):
@@ -106,14 +144,14 @@ def _numbers(results, comparison, drawn):
     timed = bool(results.get("timing"))
     columns = [column(measure) for measure in measures]
     if timed:
-        columns += [Column("Training step ×", "of plain’s"), Column("Inference ×", "of plain’s")]
+        columns += [Column("Training time ×", "of plain’s")]
     rows = []
     for name, method in methods.items():
         cells = [
             cell(m, method["measures"][m.name], method["against"].get(m.name)) for m in measures
         ]
         if timed:
-            cells += [_cost(method["cost"], what, name) for what in ("train_step", "inference")]
+            cells.append(_cost(method["cost"], name))
         rows.append(Row(method["title"], cells, counted(method["runs"], "run"), drawn[name].colour))
     compared = len(methods) > 1 and BASELINE in methods
     note = "Mean ± standard deviation over seeds"
@@ -122,7 +160,7 @@ def _numbers(results, comparison, drawn):
             "; below it the difference from plain with its 95 % interval in brackets, and the "
             "verdict with its adjusted p-value"
         )
-    note += "; times as medians with quartiles" if timed else ""
+    note += "; times as medians over runs with quartiles" if timed else ""
     caveats = [Text(f"{m.title}: {m.caveat}.", "notes") for m in measures if m.caveat]
     return [
         Table("Method", columns, rows, against="Against plain", over="seeds"),
@@ -132,15 +170,13 @@ def _numbers(results, comparison, drawn):
     ]
 
 
-def _cost(cost, what, name):
-    middle, low, high = ((cost or {}).get(f"{what}_ratio{end}") for end in ("", "_low", "_high"))
+def _cost(cost, name):
+    middle, low, high = (
+        (cost or {}).get(f"train_step_ratio{end}") for end in ("", "_low", "_high")
+    )
     if middle is None:
         return Cell("–")
-    lines = []
-    if low is not None and name != BASELINE:
-        lines = [f"{low:.2f} to {high:.2f}"]
-    elif (milliseconds := cost.get(f"{what}_ms")) is not None:
-        lines = [f"{milliseconds:.3g} ms"]
+    lines = [] if low is None or name == BASELINE else [f"{low:.2f} to {high:.2f}"]
     return Cell(f"{middle:.2f}", lines=lines)
 
 
@@ -234,24 +270,15 @@ def _inference(comparison, drawn, figures):
 
 
 def _pictures(results, comparison, drawn, figures):
-    runs, primary = plots.by_method(results), comparison["primary"]
+    runs = plots.by_method(results)
     table = shades("Method", runs, drawn, BASELINE)
     corrupted = (results.get("settings") or {}).get("corruption_images")
     if corrupted and comparison["test_images"]:
         corrupted = min(corrupted, comparison["test_images"])
     part = f"{corrupted:,} images of it" if corrupted else "possibly a part of it"
-    timing = results.get("timing") or {}
-    rounds = f" in {timing['rounds']} rounds" if timing.get("rounds") else ""
-    batch = f" on batches of {timing['batch_size']}" if timing.get("batch_size") else ""
     shaded = len(comparison["methods"]) > 1 and BASELINE in comparison["methods"]
     colours = "; blue is above plain and orange below, the stronger the further" if shaded else ""
     texts = {
-        "seeds": (
-            f"{primary.title if primary else 'Test accuracy'}, seed by seed",
-            "Each dot is one seed, the upright stroke their mean and the bar its 95 % interval (a "
-            "bar that runs out of the picture is wider than drawn); dots of two methods that mix "
-            "freely mean that the seed matters as much as the method.",
-        ),
         "severities": (
             "Accuracy on corrupted images",
             "Read from left to right how fast a method loses accuracy as the images get worse: the "
@@ -272,12 +299,6 @@ def _pictures(results, comparison, drawn, figures):
             "with the masks on, so a method's loss may lie above plain's without being worse, and "
             "the curves on the right are the ones to compare.",
         ),
-        "cost": (
-            "Cost",
-            "Left of the dashed line is cheaper than plain, right of it dearer; the dot is the "
-            f"median and the bar the middle half of the ratios{rounds}, measured in turns{batch}, "
-            "so a bar near the line is a difference that noise could make.",
-        ),
     }
     pictures = [Picture(key, *text, figures[key]) for key, text in texts.items()]
     corruptions = [
@@ -288,4 +309,4 @@ def _pictures(results, comparison, drawn, figures):
             "notes",
         ),
     ]
-    return [*pictures[:2], *(corruptions if table else []), *pictures[2:]]
+    return [*pictures[:1], *(corruptions if table else []), *pictures[1:]]

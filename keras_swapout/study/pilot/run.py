@@ -1,4 +1,4 @@
-"""The pilot's loop: train what is missing, save each run, measure times, report."""
+"""The pilot's loop: make what is missing, wherever, save each run, report."""
 
 from __future__ import annotations
 
@@ -6,53 +6,67 @@ import dataclasses
 import os
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from keras_swapout._version import __version__
+from keras_swapout.arguments import checked_count, checked_number
 from keras_swapout.study import store
+from keras_swapout.study.executors import Place, completed
 from keras_swapout.study.hardware import environment
 from keras_swapout.study.loading import checksum
 from keras_swapout.study.packages import PILOT, check_packages
 from keras_swapout.study.pilot import settings as options
 from keras_swapout.study.pilot.methods import REFERENCE, find
-from keras_swapout.study.pilot.runs import model_path, read_run, run_path
-from keras_swapout.study.pilot.settings import Settings
-from keras_swapout.study.shapes import each, holds, number
+from keras_swapout.study.pilot.plan import Plan, epochs_that_fit, estimate
+from keras_swapout.study.pilot.runs import model_path, name_of, run_path
+from keras_swapout.study.pilot.settings import DEFAULTS, OPTIONS, Settings
+from keras_swapout.study.shapes import holds, number
 
 if TYPE_CHECKING:
     from keras_swapout.study.networks import Network
-    from keras_swapout.study.pilot.data import PilotData
-    from keras_swapout.study.pilot.training import Trainer
-    from keras_swapout.study.progress import Display
 
-GROW = ("seeds", "methods")  # no finished run becomes wrong by that
+ANNOUNCED = 600  # seconds: what takes longer is said, with a command that takes less
+GROW = ("seeds", "methods", "label_noise")  # no finished run becomes wrong by that
 _FOLDERS = ("runs", "models")
-_TIMES = [
-    f"{what}_{end}"
-    for what in ("train_step", "inference")
-    for end in ("ms", "ratio", "ratio_low", "ratio_high")
-]
-_TIMING = holds(
-    batch_size=number, rounds=number, methods=each(holds(**dict.fromkeys(_TIMES, number)))
-)
 
 
 def run_pilot(
-    settings: Settings, out: str | os.PathLike, save_models: bool = False
+    settings: Settings,
+    out: str | os.PathLike,
+    save_models: bool = False,
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    minutes: float | None = None,
+    shorten: bool = False,
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """Runs a pilot, or what an interrupted one has left to do, and reports.
 
     The seeds are the outer loop, so that an interrupted pilot holds complete comparisons. Every
-    finished run is on disk at once, and is never made again. Under the same `out` the seeds and
-    methods may grow; with any other changed setting, or other images, it is refused.
+    finished run is on disk at once, and is never made again. Under the same `out` the seeds,
+    methods and shares of wrong labels may grow; with any other changed setting, or other data, it
+    is refused.
 
     Args:
         settings: from `make_settings`.
-        out: folder for settings.json, runs/, timing.json, results.json, results.csv and
-            report.html; made where it is missing.
+        out: folder for settings.json, runs/, results.json, results.csv and report.html; made where
+            it is missing.
         save_models: whether to keep each trained network as models/<method>-seed<k>.keras, from
             which a run that was interrupted while it was evaluated goes on.
+        jobs: processes of one thread each, an int >= 1; what they find is the same to the bit,
+            whatever their number. None: this process, with its threads.
+        scheduler: address of a dask scheduler, whose workers see the same files and have the same
+            KERAS_BACKEND, instead of `jobs`.
+        minutes: the time to keep to, a number above 0: as many seeds as fit, at least one, at most
+            `settings.seeds`; and where one is too much for all methods, fewer of these. None: all
+            that is asked for.
+        shorten: whether there may be fewer epochs, so that three seeds fit `minutes`.
+        verbose: whether to print all tables and sentences, not only the answer.
 
     Returns:
         The contents of results.json.
@@ -61,7 +75,7 @@ def run_pilot(
         ValueError: `out` is a file, holds runs made otherwise or is in use by another process; the
             data is unknown or does not fit; a run diverges.
         FileNotFoundError: the data has not been downloaded. ImportError: a package is missing.
-        OSError: `out` can't be written to.
+        OSError: `out` can't be written to. RuntimeError: a process is killed again and again.
 
     Example::
 
@@ -69,65 +83,170 @@ def run_pilot(
     """
     start = time.perf_counter()
     out = Path(out)
+    if jobs is not None:
+        checked_count(jobs, "jobs")
+    if minutes is not None:
+        checked_number(minutes, lambda n: n > 0, "minutes", "a number above 0")
     check_packages(PILOT, settings.data)
     store.check(out, record(settings), _FOLDERS, GROW)
 
     # Not before the cheap checks: it imports what takes seconds.
-    from keras_swapout.study.pilot.data import PilotData
+    from keras_swapout.study.pilot.work import data_of
 
-    data = PilotData(settings)
+    data = data_of(settings)
     settings = fitting(settings, data.network)
+    place = Place(jobs, scheduler)
+    if jobs or scheduler or minutes:
+        settings = _budgeted(settings, place, data, out, minutes, shorten)
     recorded = record(settings)
-    recorded["data_checksum"] = data.checksum()
+    recorded["data_checksum"] = data.checksum
     with store.claimed(out, recorded, _FOLDERS, GROW):
-        return _run(settings, recorded, data, out, save_models, start)
+        plan = Plan(settings, out, minutes, start, place.width)
+        _make(plan, place, data, out if save_models else None, out)
+        settings = dataclasses.replace(settings, seeds=plan.seeds, methods=plan.methods)
+        return _reported(settings, recorded, data, plan.found, out, verbose, start)
 
 
-def _run(settings, recorded, data, out, save_models, start):
-    from keras_swapout.study.pilot import compare, report
+def _budgeted(settings, place, data, out, minutes, shorten):
+    """Says how long it takes where that is long, and has fewer epochs where that is wanted."""
+    from keras_swapout.study.pilot.work import spec_of, time_step
+    from keras_swapout.study.report.page import command
+
+    before = store.read(out / store.SETTINGS, holds(epochs=number)) if shorten else None
+    if before is not None and any((out / "runs").glob("*.json")):
+        return dataclasses.replace(settings, epochs=before["epochs"])
+    if settings.data in DEFAULTS and not minutes:
+        return settings  # it is known not to be long
+    spec = spec_of(settings, REFERENCE, 0.0, 0, data.checksum, None)
+    specs = ((number, spec) for number in range(min(place.width, 4)))
+    step = max(seconds for _, seconds in completed(place, time_step, specs))
+    if minutes and shorten:
+        epochs = epochs_that_fit(settings, minutes, step, data.steps, place.width)
+        if epochs < settings.epochs:
+            print(f"{epochs} epochs instead of {settings.epochs}, to fit {minutes:g} minutes")
+        return dataclasses.replace(settings, epochs=epochs)
+    seconds = estimate(settings, step, data.steps, place.width)
+    if not minutes and seconds > 60:
+        said = f"This takes about {seconds / 60:.0f} minutes"
+        if seconds > ANNOUNCED:
+            shown = {name: value for name, value in settings.record().items() if value}
+            options = [name for name in OPTIONS if name in ("data", "model", "image_size")]
+            less = command(["keras-swapout", "pilot"], shown, options)
+            said += f"; to have an answer in 10: {less} --minutes 10"
+        print(said)
+    return settings
+
+
+def _make(plan, place, data, models, out):
+    """Makes the runs that are missing."""
+    from keras_swapout.study.pilot.work import run_one, spec_of
     from keras_swapout.study.progress import Display
+
+    settings = plan.settings
+    display = Display(len(plan.wanted), len(plan.found), settings.epochs, "runs")
+    done = f", {len(plan.found)} of {len(plan.wanted)} runs already done"
+    display.say(f"{_compared(settings, data)}{done if plan.found else ''}")
+
+    def watched(spec):
+        name = name_of(spec["method"], spec["noise"], spec["seed"])
+        return run_one(spec, lambda *done: display.epoch(name, *done))
+
+    def specs():
+        for key in plan.asked():
+            path = model_path(models, *key) if models else None
+            yield key, spec_of(settings, *key, data.checksum, path)
+
+    here = place.jobs is None and place.scheduler is None
+    with display.live():
+        display.doing("compiling")
+        for key, run in completed(place, watched if here else run_one, specs()):
+            store.write_json(run_path(out, *key), run)
+            plan.found[key] = run
+            display.total = len(plan.wanted)
+            display.finished(_said(run), lasting=False)
+
+
+def _compared(settings, data):
+    what = "images" if data.info.kind == "images" else "samples"
+    noise = " and ".join(f"{100 * share:g} %" for share in settings.label_noise)
+    wrong = f", {noise} of the labels wrong" if any(settings.label_noise) else ""
+    return (
+        f"{settings.data}: {data.info.sizes['train']} training {what}{wrong}; {settings.model}, "
+        f"{settings.epochs} epochs; {len(settings.methods)} methods x {settings.seeds} seeds"
+    )
+
+
+def _reported(settings, recorded, data, runs, out, verbose, start):
+    from keras_swapout.study.pilot import compare, report
+    from keras_swapout.study.pilot.brief import brief
+    from keras_swapout.study.pilot.training import momentum_for
+    from keras_swapout.study.report import brief as short
     from keras_swapout.study.report import page
 
-    wanted = [(seed, name) for seed in range(settings.seeds) for name in settings.methods]
-    runs = {key: read_run(out, key[1], key[0]) for key in wanted}
-    before = sum(run["seconds"] for run in runs.values() if run)
-    done = sum(run is not None for run in runs.values())
-    display = Display(len(wanted), done, settings.epochs, "runs")
-    what = "images" if data.info.kind == "images" else "samples"
-    display.say(
-        f"{settings.data}: {data.info.sizes['train']} training {what}, {settings.model}, "
-        f"{settings.epochs} epochs, {len(settings.methods)} methods x {settings.seeds} seeds"
-        + (f", {done} of {len(wanted)} runs already done" if done else "")
-    )
-    trainers = _Trainers(settings, data, display)
-    with display.live():
-        for seed, name in wanted:
-            if runs[seed, name] is None:
-                path = model_path(out, name, seed) if save_models else None
-                runs[seed, name] = _one_run(trainers[name], seed, display, path)
-                store.write_json(run_path(out, name, seed), runs[seed, name])
-                display.finished(_said(runs[seed, name]))
-        timing = _timing(out, settings, trainers, display)
-
+    ordered = [
+        runs[name, noise, seed]
+        for name in settings.methods
+        for noise in settings.label_noise
+        for seed in range(settings.seeds)
+    ]
+    momentum = momentum_for(data.steps * settings.epochs)
     results = {
         "settings": recorded,
-        "environment": environment(before + time.perf_counter() - start),
+        "environment": environment(time.perf_counter() - start),
         "data": data.describe(),
+        "recipe": {"batch normalisation, momentum at most": round(momentum, 4)},
         "methods": {
             name: {key: getattr(find(name), key) for key in ("title", "formula", "alone", "alpha")}
             for name in settings.methods
         },
-        "runs": [runs[seed, name] for name in settings.methods for seed in range(settings.seeds)],
-        "timing": timing,
+        "runs": ordered,
+        "timing": times(ordered),
     }
     store.write_json(out / "results.json", results)
     store.write_csv(out / "results.csv", [_row(run) for run in results["runs"]])
     comparison = compare.compare(results)
     made = report.make_page(results, comparison)
     page.write(made, out)
-    page.show(made)
-    display.say(f"{results['environment']['seconds']:.0f} s in all; see {out / 'report.html'}")
+    if verbose:
+        page.show(made)
+    found = brief(results, comparison)
+    short.show(found._replace(where=f"All of it: {out / 'report.html'}"))
     return results
+
+
+def times(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What training cost: seconds over those of plain with the same seed and labels.
+
+    Returns:
+        {"methods": {name: {"train_step_ratio", "..._low", "..._high"}}}: median and quartiles.
+
+    Example:
+
+    >>> runs = [{"method": m, "noise": 0.0, "seed": 0, "seconds": s}
+    ...         for m, s in (("plain", 2.0), ("swapout", 3.0))]
+    >>> times(runs)["methods"]["swapout"]["train_step_ratio"]
+    1.5
+    """
+
+    def place(run):
+        return run.get("noise", 0.0), run["seed"]  # 0.1.0 had no wrong labels
+
+    plain = {place(run): run["seconds"] for run in runs if run["method"] == REFERENCE}
+    found = {}
+    for name in dict.fromkeys(run["method"] for run in runs):
+        ratios = [
+            run["seconds"] / plain[place(run)]
+            for run in runs
+            if run["method"] == name and plain.get(place(run))
+        ]
+        if ratios:
+            low, middle, high = np.percentile(ratios, [25, 50, 75])
+            found[name] = {
+                "train_step_ratio": float(middle),
+                "train_step_ratio_low": float(low),
+                "train_step_ratio_high": float(high),
+            }
+    return {"methods": found}
 
 
 def fitting(settings: Settings, network: Network) -> Settings:
@@ -152,28 +271,6 @@ def fitting(settings: Settings, network: Network) -> Settings:
     return dataclasses.replace(settings, methods=methods)
 
 
-class _Trainers(dict):
-    """A compiled trainer for each method, made when it is first asked for."""
-
-    def __init__(self, settings: Settings, data: PilotData, display: Display) -> None:
-        super().__init__()
-        self.settings, self.data, self.display = settings, data, display
-
-    def __missing__(self, name: str) -> Trainer:
-        from keras_swapout.study.pilot.training import Trainer
-
-        self.display.doing(f"compiling {name}")
-        trainer = Trainer(find(name), self.settings, self.data)
-        trainer.warm_up()
-        self[name] = trainer
-        return trainer
-
-
-def _one_run(trainer, seed, display, path):
-    name = trainer.method.name
-    return trainer.run(seed, lambda *done: display.epoch(f"{name} seed {seed}", *done), path)
-
-
 def _said(run):
     said = []
     if "accuracy" in run["test"]:
@@ -182,27 +279,15 @@ def _said(run):
         said += [f"test error {run['test']['rmse']:.4g}"]
     if run.get("corruption_accuracy") is not None:
         said += [f"corrupted {run['corruption_accuracy']:.2%}"]
-    return f"{run['method']} seed {run['seed']}: {', '.join(said)}, {run['seconds']:.1f} s"
-
-
-def _timing(out, settings, trainers, display):
-    path = out / "timing.json"
-    timing = store.read_json(path, _TIMING)
-    if timing is None or set(timing["methods"]) != set(settings.methods):
-        from keras_swapout.study.pilot.timing import measure_times
-
-        # All methods in the settings' order, compiled before the clock starts.
-        warm = {name: trainers[name] for name in settings.methods}
-        display.doing("measuring times")
-        timing = measure_times(warm)
-        store.write_json(path, timing)
-    return timing
+    name = name_of(run["method"], run.get("noise", 0.0), run["seed"])
+    return f"{name}: {', '.join(said)}, {run['seconds']:.1f} s"
 
 
 def record(settings: Settings) -> dict[str, Any]:
     """What settings.json holds: all that a run's result depends on."""
     import keras
 
+    values = settings.record()
     # What is not asked for is left out: earlier versions knew nothing of it.
     brought = {
         name: getattr(settings, name)
@@ -211,11 +296,9 @@ def record(settings: Settings) -> dict[str, Any]:
     files = [x for x in (settings.model, settings.weights) if x and Path(x).is_file()]
     checksums = {f"checksum of {file}": checksum(Path(file)) for file in files}
     return {
-        **{k: v for k, v in dataclasses.asdict(settings).items() if k not in brought},
+        **{k: v for k, v in values.items() if k not in brought},
         **{name: value for name, value in brought.items() if value},
         **checksums,
-        "methods": list(settings.methods),
-        "samples": list(settings.samples),
         "momentum": options.MOMENTUM,
         "weight_decay": options.WEIGHT_DECAY,
         "backend": keras.backend.backend(),
@@ -224,7 +307,8 @@ def record(settings: Settings) -> dict[str, Any]:
 
 
 def _row(run):
-    row = {name: run[name] for name in ("method", "seed", "seconds", "epochs", "parameters")}
+    names = ("method", "seed", "noise", "seconds", "epochs", "parameters")
+    row = {name: run.get(name, 0.0) for name in names}
     for split in ("test", "validation", "train"):
         row |= {f"{split}_{name}": value for name, value in run[split].items()}
     row |= {name: run[name] for name in run if name.startswith("corruption_")}

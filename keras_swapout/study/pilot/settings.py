@@ -6,7 +6,7 @@ import dataclasses
 import json
 import numbers
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ WEIGHT_DECAY = 1e-4
 
 FAMILIES = ("swapout", "rblock", "own")
 
+#: What is compared where nobody says; docs/pilot-digits/README.md has the figures it was chosen by.
+CURATED = (REFERENCE, "swapout", "rblock_bdropdml")
+
 #: The settings that the command line takes, in the order to show them.
 OPTIONS = (
     "data",
@@ -40,6 +43,7 @@ OPTIONS = (
     "batch_size",
     "learning_rate",
     "limit",
+    "label_noise",
     "image_size",
     "skip_unreadable",
     "corruption_images",
@@ -54,6 +58,7 @@ _SHAPES = {
     **dict.fromkeys(("from_scratch", "new_head", "skip_unreadable"), flag),
     "methods": many(text),
     "samples": many(number),
+    "label_noise": many(number),
 }
 
 _PAPER = {
@@ -73,6 +78,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "seeds": 5,
         "jit_compile": False,
+        "label_noise": (0.0, 0.3),
     },
     "elpv": {"model": "resnet8v2", "epochs": 40, "batch_size": 64, "image_size": 64},
 }
@@ -98,7 +104,10 @@ class Settings:
         image_size: side to resize to, or None for the source's.
         skip_unreadable: whether photographs that can't be read are left out, instead of an error.
         corruption_images: number of test images to corrupt, or fewer where there are fewer.
-        samples: the numbers of sub-models with which stochastic inference is tried.
+        samples: the numbers of sub-models with which stochastic inference is tried, beside what
+            sub-models have in common and recalibration; none leaves all of that out.
+        label_noise: shares of the training labels that are made wrong, each a condition in which
+            every method is run; 0 for the labels as they are.
         jit_compile: whether XLA compiles the training step.
     """
 
@@ -121,6 +130,11 @@ class Settings:
     scale: str | None = None
     optimizer: str | None = None
     skip_unreadable: bool = False
+    label_noise: tuple[float, ...] = (0.0,)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it; `from_record` reads it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @property
     def network(self) -> Choice:
@@ -144,7 +158,7 @@ def make_settings(
     limit: int | None = None,
     image_size: int | None = None,
     corruption_images: int = 500,
-    samples: Iterable[int] = (30,),
+    samples: Iterable[int] = (),
     jit_compile: bool | None = None,
     weights: str | None = None,
     from_scratch: bool = False,
@@ -152,11 +166,13 @@ def make_settings(
     scale: str | None = None,
     optimizer: str | None = None,
     skip_unreadable: bool = False,
+    label_noise: Iterable[float] | None = None,
 ) -> Settings:
     """Settings with the defaults of `data`, checked.
 
     Args:
         Those of `Settings`; None means the default for this data, or for `limit` all images.
+        methods: names; None for the few of `CURATED`, ["all"] for all that there are.
         family: "swapout", "rblock" or "own", what a network has itself: only these methods (and
             "plain"), where `methods` is None.
         alpha: weights of R-Block's consistency term, numbers >= 0: each R-Block method is run with
@@ -183,6 +199,7 @@ def make_settings(
     chosen = {name: value for name, value in given.items() if value is not None}
     theirs = {} if named(str(data)) else {"batch_size": None}
     defaults = {**_PAPER, **theirs, **DEFAULTS.get(str(data), {})}
+    defaults.pop("label_noise", None)
     ours = Choice(chosen.get("model", defaults["model"])).kind == "ours"
     if not ours:
         # XLA takes minutes to compile the step of a large network on a CPU, for each method.
@@ -201,6 +218,7 @@ def make_settings(
         scale=scale,
         optimizer=optimizer,
         skip_unreadable=skip_unreadable,
+        label_noise=_shares(label_noise, str(data)),
         corruption_images=corruption_images,
         samples=tuple(sorted(set(samples))),
         **{**defaults, **chosen},
@@ -214,6 +232,24 @@ def make_settings(
             # JAX has to compile, and torch is slow to; only TensorFlow leaves a choice.
             settings = dataclasses.replace(settings, jit_compile=backend == "jax")
     return settings
+
+
+def from_record(record: Mapping[str, Any]) -> Settings:
+    """The settings that `Settings.record` was made of."""
+    lists = ("methods", "samples", "label_noise")
+    return Settings(**{**record, **{name: tuple(record[name]) for name in lists}})
+
+
+def _shares(shares, data):
+    if shares is None:
+        shares = DEFAULTS.get(data, {}).get("label_noise", (0.0,))
+    shares = tuple(sorted({float(share) for share in shares}))
+    if not shares or not all(0 <= share < 1 for share in shares):
+        raise ValueError(
+            "Argument `label_noise` must be one or more numbers in [0, 1). "
+            f"Received: label_noise={list(shares)}"
+        )
+    return shares
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
@@ -247,9 +283,12 @@ def _methods(names, family, alphas, ours):
         raise ValueError(
             f"Argument `family` must be one of {', '.join(FAMILIES)}. Received: family={family!r}"
         )
-    if names is None:
+    names = None if names is None else list(names)
+    if names == ["all"] or (names is None and family is not None):
         wanted = (*FAMILIES[: 2 if ours else 3], "reference") if family is None else (family,)
         names = [name for name, method in METHODS.items() if method.family in wanted]
+    elif names is None:
+        names = CURATED if ours else (*CURATED, "rblock_own")
     elif family is not None:
         raise ValueError(
             "Arguments `methods` and `family` can't both be given. "
@@ -295,7 +334,7 @@ def _check(settings):
     for name in ("limit", "image_size", "batch_size"):
         if getattr(settings, name) is not None:
             checked_count(getattr(settings, name), name)
-    for count in settings.samples or (None,):
+    for count in settings.samples:
         checked_count(count, "samples")
     rate = settings.learning_rate
     if rate is not None and not (isinstance(rate, numbers.Real) and 0 < rate < float("inf")):

@@ -24,9 +24,12 @@ from keras_swapout.study.pilot.recipe import compile_for, own_metrics, targets
 from keras_swapout.study.pilot.runs import HISTORY
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.shapes import holds, number
+from keras_swapout.submodels.inside import sublayers
 from keras_swapout.tuning.restart import start_as
 
 TIMED_IMAGES = 256
+EVALUATED = 256  # samples of a batch at inference, where that is more than in training
+AT_ONCE = 64  # steps, at most
 TRAINED = holds(seconds=number, history=HISTORY)
 #: Called after each epoch with (epochs done, training loss, how good it is on validation data).
 OnEpoch = Callable[[int, float, str], None]
@@ -54,27 +57,28 @@ class Trainer:
         self.model = self._new_model(seed=0)
         self.deployed = method.deployed(self.model)
         self.deployed.jit_compile = settings.jit_compile
-        self.consistency = None
-        if data.has_consistency:
+        self.consistency = self.ways = None
+        if settings.samples and data.has_consistency:
             self.consistency = TrainInferenceConsistency(
                 self.deployed, batch_size=data.batch_size, head=self.task.single
             )
         heads = self.task.heads
         heads = heads if len(heads) > 1 else heads[0]
-        self.ways = Ways(self.deployed, settings.samples, head=heads)
+        if settings.samples:
+            self.ways = Ways(self.deployed, settings.samples, head=heads)
         # One step, so that Keras compiles and builds its metrics now: it would peek at the data
         # of the first run for that, and the first run would see other batches than the rest.
-        self.model.fit(data.training_batches(seed=0).take(1), shuffle=False, verbose=0)
+        self.model.fit(
+            data.training_batches(seed=0).take(steps_at_once(data)), shuffle=False, verbose=0
+        )
         self.values(samples(data.train.images, slice(1)))
 
-    def warm_up(self) -> None:
-        """Compiles what `evaluate` measures the time of."""
-        inputs = self._timed(self.data.train.images)
-        for name in self.ways.names:
-            self.ways.predict(name, inputs)
-
     def run(
-        self, seed: int, on_epoch: OnEpoch | None = None, path: Path | None = None
+        self,
+        seed: int,
+        on_epoch: OnEpoch | None = None,
+        path: Path | None = None,
+        noise: float = 0.0,
     ) -> dict[str, Any]:
         """Trains from scratch, then evaluates.
 
@@ -83,6 +87,7 @@ class Trainer:
             on_epoch: see `OnEpoch`.
             path: where to keep the trained network, or None. What is there already is not trained
                 again.
+            noise: share of the training labels that are wrong.
 
         Returns:
             One entry of "runs" in the results; "seconds" is the training alone.
@@ -93,7 +98,7 @@ class Trainer:
         trained = self._kept(path) if path else None
         if trained is None:
             start = time.perf_counter()
-            history = self.train(seed, on_epoch)
+            history = self.train(seed, on_epoch, noise)
             trained = {"seconds": time.perf_counter() - start, "history": history}
             if path:
                 with store.written(path) as temporary:
@@ -101,11 +106,12 @@ class Trainer:
                 store.write_json(path.with_suffix(".json"), trained)  # last: the model is there
         return {
             "method": self.method.name,
+            "noise": noise,
             "seed": seed,
             "seconds": trained["seconds"],
             "epochs": self.settings.epochs,
             "parameters": self.deployed.count_params(),
-            **self.evaluate(),
+            **self.evaluate(seed, noise),
             "history": trained["history"],
         }
 
@@ -120,7 +126,9 @@ class Trainer:
                 return None
         return trained
 
-    def train(self, seed: int, on_epoch: OnEpoch | None = None) -> dict[str, list[float]]:
+    def train(
+        self, seed: int, on_epoch: OnEpoch | None = None, noise: float = 0.0
+    ) -> dict[str, list[float]]:
         """Trains from scratch. Arguments and errors are those of `run`.
 
         Returns:
@@ -131,7 +139,7 @@ class Trainer:
         start_as(self.model, self._new_model(seed))
         curves = _Curves(self, seed, on_epoch)
         self.model.fit(
-            self.data.training_batches(seed),
+            self.data.training_batches(seed, noise),
             epochs=self.settings.epochs,
             callbacks=[curves],
             shuffle=False,  # the batches are shuffled already
@@ -139,10 +147,15 @@ class Trainer:
         )
         return curves.history
 
-    def evaluate(self) -> dict[str, Any]:
-        """Quality of the trained network on clean and corrupted samples, in inference mode."""
+    def evaluate(self, seed: int = 0, noise: float = 0.0) -> dict[str, Any]:
+        """Quality of the trained network on clean and corrupted samples, in inference mode.
+
+        That on the training samples is by the labels that were trained on, with the wrong ones.
+        """
         data = self.data
-        splits = {"test": data.test, "validation": data.validation, "train": data.train}
+        given = data.training_labels(noise, seed)
+        splits = {"test": data.test, "validation": data.validation}
+        splits["train"] = data.train._replace(labels=given)
         values = {name: self.values(split.images) for name, split in splits.items()}
         quality = {
             name: self.task.quality(values[name], split.labels) for name, split in splits.items()
@@ -154,6 +167,7 @@ class Trainer:
             "calibration": rows and scores.calibration_curve(*rows),
             **self._corrupted(),
             "metrics": self._own_metrics(),
+            "memorised": self._memorised(values["train"], given),
             **self._sub_models(),
         }
 
@@ -175,6 +189,17 @@ class Trainer:
             f"corruption_{name}": float(np.mean(every)) if every else None,
         }
 
+    def _memorised(self, values, given):
+        """Of wrongly labelled training samples the shares predicted as given, and as is right."""
+        right = self.data.train.labels
+        if self.data.info.targets != "classes" or not (wrong := given != right).any():
+            return None
+        found = self.task.rows(values, given)[0].argmax(axis=1)[wrong]
+        return {
+            "given": float(np.mean(found == given[wrong])),
+            "right": float(np.mean(found == right[wrong])),
+        }
+
     def _own_metrics(self):
         """The user's own metrics on the test samples, by name."""
         base = self.data.network.example
@@ -191,6 +216,8 @@ class Trainer:
 
     def _sub_models(self):
         """What takes many passes, on a part of the test samples."""
+        if self.ways is None:
+            return {"consistency": {}, "inference": {}}
         data = self.data
         chosen = data.chosen(data.test.labels, SAMPLED_IMAGES)
         labels = samples(data.test.labels, chosen)
@@ -208,6 +235,7 @@ class Trainer:
         once = time.perf_counter() - start
         timed = self._timed(self.data.test.images)
         for name in self.ways.names:
+            self.ways.predict(name, timed)  # compiles it
             prediction = self.ways.predict(name, inputs)
             start = time.perf_counter()
             self.ways.predict(name, timed)
@@ -237,7 +265,7 @@ class Trainer:
         Args:
             inputs: raw, of n samples.
         """
-        size, number = self.data.batch_size, count(inputs)
+        size, number = max(self.data.batch_size, EVALUATED), count(inputs)
         batches = []
         for start in range(0, number, size):
             # The last one is filled up: another shape would be compiled again.
@@ -257,8 +285,36 @@ class Trainer:
         kept = {"rescale": True} if network.continued and self.method.family == "swapout" else {}
         model = self.method.trained(base, self.task.divergence, **kept, **self.layers)
         steps = self.data.steps * self.settings.epochs
-        compile_for(model, base, network, self.settings, steps)
+        for layer in sublayers(model):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = min(layer.momentum, momentum_for(steps))
+        compile_for(model, base, network, self.settings, steps, steps_at_once(self.data))
         return model
+
+
+def momentum_for(steps: int) -> float:
+    """Momentum of batch normalisation's moving statistics, for a training of so many steps.
+
+    They are an average over the last 1 / (1 - momentum) steps or so. With Keras' 0.99 a training of
+    a few hundred would be measured by statistics of weights that it has left long ago; this is the
+    last twentieth.
+
+    Example:
+
+    >>> momentum_for(40), momentum_for(400), momentum_for(10_000)
+    (0.5, 0.95, 0.998)
+    """
+    return max(0.5, 1 - 20 / max(steps, 1))
+
+
+def steps_at_once(data: PilotData) -> int:
+    """Steps between two looks of `fit` at its callbacks: a divisor of an epoch's.
+
+    One under other backends than TensorFlow, which would compile each of them.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    return max(n for n in range(1, AT_ONCE + 1) if data.steps % n == 0)
 
 
 _CURVES = ("accuracy", "rmse", TASK_LOSS, CONSISTENCY)

@@ -57,7 +57,7 @@ class TuneSettings:
     @property
     def measure(self) -> Measure:
         """The objective."""
-        return OBJECTIVES[self.objective]
+        return OBJECTIVES[self.objective or "nll"]
 
     @property
     def direction(self) -> str:
@@ -139,5 +139,5 @@ def make_settings(
         searched,
         step,
         bool(search_only),
-        pilot_settings(methods=[method], **pilot),
+        pilot_settings(methods=[method], **{"label_noise": (0.0,), **pilot}),
     )
