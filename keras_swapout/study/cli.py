@@ -274,19 +274,20 @@ def _tune_arguments(parser):
     add("--step", type=float, help="distance of the probabilities to try; a grid's default: 0.1")
     add("--seeds", type=int, help="final runs of each of the three, on the test images")
     parser.add_argument("--search-only", action="store_true", help="leave out the final runs")
+    parser.add_argument("--verbose", action="store_true", help="all tables, not only the answer")
     add("--out", metavar="DIR", help="folder of the results; default: tune-<data>")
 
 
 def _tune(args):
     from keras_swapout.study.tune import make_settings, run_tune
 
-    options = _given(args, "ranges")
+    options = _given(args, "ranges", "verbose")
     if "ranges" in args:
         options["ranges"] = {name: (float(low), float(high)) for name, low, high in args.ranges}
     check_packages(TUNE, options.get("data"))
     settings = make_settings(**options)
     _import(args)
-    run_tune(settings, _out(args, "tune", settings.pilot.data))
+    run_tune(settings, _out(args, "tune", settings.pilot.data), args.verbose)
 
 
 # --- evaluate ------------------------------------------------------------------------------------
@@ -335,6 +336,7 @@ def _evaluate_arguments(parser):
     )
     add("--batch-size", type=int, help="rows of a call; default: what fits 256 MB")
     _import_argument(parser)
+    add("--verbose", action="store_true", help="all tables, not only the answer")
     add("--out", metavar="DIR", help="folder of the results; default: evaluate-<data>")
 
 

@@ -120,7 +120,8 @@ def two_outputs():
 
 
 def patches():
-    images = np.repeat(np.arange(10), 12)[:, None, None] * 1.0 + RNG.normal(size=(120, 4, 4))
+    noise = np.random.default_rng(1).normal(size=(120, 4, 4))
+    images = np.repeat(np.arange(10), 12)[:, None, None] + noise
     return (images, np.repeat(np.arange(10), 12)), None, None
 
 

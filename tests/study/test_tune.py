@@ -187,7 +187,7 @@ def test_a_search_is_taken_up_whoever_made_it(finished, tmp_path, monkeypatch, n
     shutil.copytree(out / "search", tmp_path / "search")
     (tmp_path / "search" / "tuner0.json").unlink(missing_ok=True)
     monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
-    settings = make_settings("swapout", trials=9, tuner="random", **TINY)
+    settings = make_settings("swapout", trials=9, tuner="random", objective="nll", **TINY)
     tuner = search.make_tuner(settings, None, tmp_path / "search")
     found = {trial.trial_id: trial.score for trial in tuner.oracle.trials.values()}
     assert len(found) >= 3
@@ -251,10 +251,11 @@ def test_one_broken_trial_is_run_again_and_the_others_stay(searched):
     assert before["ran"] == [] and before["best"] == "0"
     path = out / "search" / "trial_0" / "trial.json"
     said = rf"{path} is missing or broken: the trial is run again"
+    settings = make_settings("bdropdml", objective="nll")
     for text in damages(path.read_text()):
         path.unlink() if text is None else path.write_text(text, errors="surrogateescape")
         with pytest.warns(UserWarning, match=said):
-            oracle = search.make_tuner(make_settings("bdropdml"), None, out / "search").oracle
+            oracle = search.make_tuner(settings, None, out / "search").oracle
         assert list(oracle.trials) == ["0", "1"] and oracle.end_order == ["1"], text
         assert oracle.trials["1"].score == before["trials"][1]["measures"]["nll"]
         assert oracle.create_trial("somebody").trial_id == "0"

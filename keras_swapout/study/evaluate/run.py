@@ -54,6 +54,7 @@ def evaluate(
     skip_unreadable: bool = False,
     imports: Iterable[str] = (),
     out: str | os.PathLike | None = None,
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """Accuracy, likelihood, calibration and robustness of saved models, in each way of inference.
 
@@ -72,6 +73,7 @@ def evaluate(
         out: folder for settings.json, parts/, results.json, results.csv and report.html; None
             writes nothing. Every finished part is on disk at once, and the same call goes on where
             it was; models may be added, anything else that changed is refused.
+        verbose: whether to print all tables and sentences, not only the answer.
 
     Returns:
         The contents of results.json: "settings", "environment", "data", "corruptions", "models",
@@ -139,12 +141,14 @@ def evaluate(
         record["scale"] = images.options.scale
     subjects = [_Subject(file, networks[file.name], tasks[file.name], images) for file in files]
     with store.claimed(out, record, _FOLDERS, GROW):
-        return _run(subjects, images, record, imports, out, start)
+        return _run(subjects, images, record, imports, out, verbose, start)
 
 
-def _run(subjects, images, record, imports, out, start):
+def _run(subjects, images, record, imports, out, verbose, start):
     from keras_swapout.study.evaluate import compare, measures, report
+    from keras_swapout.study.evaluate.brief import brief
     from keras_swapout.study.progress import Display
+    from keras_swapout.study.report import brief as short
     from keras_swapout.study.report import page
     from keras_swapout.study.report.words import counted
 
@@ -204,9 +208,10 @@ def _run(subjects, images, record, imports, out, start):
         store.write_json(out / "results.json", results)
         store.write_csv(out / "results.csv", [_csv_row(run) for run in runs])
         page.write(made, out)
-    page.show(made)
-    if out is not None:
-        display.say(f"See {out / 'report.html'}")
+    if verbose:
+        page.show(made)
+    found = brief(results["comparison"], images.seen)
+    short.show(found._replace(where="" if out is None else f"All of it: {out / 'report.html'}"))
     return results
 
 

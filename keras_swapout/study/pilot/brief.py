@@ -11,14 +11,12 @@ from keras_swapout.study.measuring.comparison import BETTER, WORSE
 from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import enough, resolvable
 from keras_swapout.study.pilot.compare import BASELINE, condition
-from keras_swapout.study.report.brief import Brief, Line
+from keras_swapout.study.report.brief import Brief, Line, line
 from keras_swapout.study.report.words import (
     difference_text,
-    interval_text,
     listed,
     lower,
     size_text,
-    value_text,
 )
 
 FEWEST = 3  # seeds of which an interval says something
@@ -41,9 +39,9 @@ def brief(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Brief:
     order = sorted(rows, key=lambda share: (not any(r.verdict for r in rows[share]), -share))
     several = len(conditions) > 1
     lines = [
-        line
+        one
         for share in order
-        for line in ([Line(condition(share))] if several else []) + rows[share]
+        for one in ([Line(condition(share))] if several else []) + rows[share]
     ]
     said = [_sentence(share, conditions[share], several, seeds) for share in order]
     notes = [*_lost(conditions, order, several), *_memorised(results)]
@@ -69,29 +67,12 @@ def _rows(found, few):
             row = method["against"].get(measure.name)
             if name == BASELINE or row is None or row["difference"] is None:
                 continue
-            line = _line(measure, method, row, few)
-            (first if line.verdict else rest if measure.name == primary.name else []).append(line)
+            found_line = line(measure, method["title"], row, few)
+            if found_line.verdict:
+                first.append(found_line)
+            elif measure.name == primary.name:
+                rest.append(found_line)
     return first + rest
-
-
-def _line(measure, method, row, few):
-    difference = difference_text(measure, row["difference"])
-    if row["low"] is not None and not few:
-        difference += f" ({interval_text(measure, row['low'], row['high'])})"
-    verdict = row["verdict"] if row["verdict"] in (BETTER, WORSE) and not few else ""
-    unit = f", {measure.unit}" if measure.unit else ""
-    return Line(
-        f"{_short(measure)}{unit}: {method['title']}",
-        *(value_text(measure, mean, unit=False) for mean in reversed(row["means"])),
-        difference,
-        verdict,
-    )
-
-
-def _short(measure):
-    return {"nll": "NLL", "corruption_accuracy": "Corrupted"}.get(
-        measure.name, measure.title.removeprefix("Test ").capitalize()
-    )
 
 
 def _sentence(share, found, several, seeds):

@@ -109,7 +109,9 @@ def data_of(settings: Settings, checksum: int | None = None) -> PilotData:
     """
     from keras_swapout.study.pilot.data import PilotData
 
-    key = repr(settings.record())
+    key = _key(
+        settings, (*_OF_RUNS, "epochs", "samples", "learning_rate", "optimizer", "jit_compile")
+    )
     if key not in _data:
         _data.clear()
         _trainers.clear()
@@ -123,13 +125,21 @@ def data_of(settings: Settings, checksum: int | None = None) -> PilotData:
     return data
 
 
+#: What is said of each run anew.
+_OF_RUNS = ("methods", "seeds", "label_noise")
+
+
+def _key(settings, apart):
+    return repr({name: value for name, value in settings.record().items() if name not in apart})
+
+
 def trainer_for(settings: Settings, name: str, data: PilotData) -> Trainer:
     """The compiled network of a method; methods that differ in alpha alone share it."""
     from keras_swapout.study.pilot.training import Trainer
 
     method = find(name)
     shared = method if method.alpha is None else method.with_values(alpha=1.0)
-    key = repr(settings.record()), shared.name
+    key = _key(settings, _OF_RUNS), shared.name
     if key not in _trainers:
         _trainers[key] = Trainer(method, settings, data)
         while len(_trainers) > _KEPT:

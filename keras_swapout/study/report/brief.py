@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_swapout.study.measuring.comparison import BETTER, WORSE
+from keras_swapout.study.measuring.measure import Measure
 from keras_swapout.study.report.tables import for_terminal
+from keras_swapout.study.report.words import difference_text, interval_text, value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +46,44 @@ class Brief(NamedTuple):
     notes: Sequence[str] = ()
     then: Sequence[str] = ()
     where: str = ""
+
+
+def line(measure: Measure, title: str, row: Mapping[str, Any], few: bool = False) -> Line:
+    """A contrast as a row of the table.
+
+    Args:
+        measure: what it is of.
+        title: what was compared.
+        row: of `keras_swapout.study.measuring.comparison.contrast`.
+        few: whether its interval says nothing, as there are too few values.
+    """
+    difference = difference_text(measure, row["difference"])
+    if row["low"] is not None and not few:
+        difference += f" ({interval_text(measure, row['low'], row['high'])})"
+    verdict = row["verdict"] if row["verdict"] in (BETTER, WORSE) and not few else ""
+    unit = f", {measure.unit}" if measure.unit else ""
+    return Line(
+        f"{_short(measure)}{unit}: {title}",
+        *(value_text(measure, mean, unit=False) for mean in reversed(row["means"])),
+        difference,
+        verdict,
+    )
+
+
+def established(lines: Sequence[Line]) -> list[Line]:
+    """The same rows, those with a verdict first."""
+    return sorted(lines, key=lambda line: not line.verdict)
+
+
+def _short(measure):
+    short = {
+        "nll": "NLL",
+        "corruption_accuracy": "Corrupted",
+        "corrupted_accuracy": "Corrupted",
+        "corrupted_nll": "Corrupted NLL",
+        "ece": "ECE",
+    }
+    return short.get(measure.name, measure.title.removeprefix("Test ").capitalize())
 
 
 def lines_of(brief: Brief, width: int = WIDTH, most: int = MOST) -> list[tuple[str, str]]:

@@ -24,7 +24,9 @@ _FOLDERS = ("search",)
 _DEFAULT = holds(values=each(maybe(number)), measures=each(maybe(number)))
 
 
-def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] | None:
+def run_tune(
+    settings: TuneSettings, out: str | os.PathLike, verbose: bool = False
+) -> dict[str, Any] | None:
     """Searches a method's numbers, or what is left of it, then measures what was found.
 
     The objective is of the validation images. When the trials are done, the pilot trains plain, the
@@ -40,6 +42,7 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
         out: folder for settings.json, search/ (KerasTuner's), default.json, trials.csv, best.json
             (for `pilot --settings`), pilot/, results.json and report.html; made where it is
             missing. A worker writes nothing there.
+        verbose: whether to print all tables and sentences, not only the answer.
 
     Returns:
         The contents of results.json; None of a worker.
@@ -80,14 +83,16 @@ def run_tune(settings: TuneSettings, out: str | os.PathLike) -> dict[str, Any] |
     if part == "worker":
         _work(settings, trials)
         return None
-    recorded["data_checksum"] = data.checksum()
+    recorded["data_checksum"] = data.checksum
     with store.claimed(out, recorded, _FOLDERS, GROW):
-        return _run(settings, recorded, trials, out, part, start)
+        return _run(settings, recorded, trials, out, part, verbose, start)
 
 
-def _run(settings, recorded, trials, out, part, start):
+def _run(settings, recorded, trials, out, part, verbose, start):
+    from keras_swapout.study.report import brief as short
     from keras_swapout.study.report import page
     from keras_swapout.study.tune import report, search
+    from keras_swapout.study.tune.brief import brief
 
     rows, default, before = _search(settings, trials, out, part)
     best = _best(rows, settings)
@@ -121,8 +126,9 @@ def _run(settings, recorded, trials, out, part, start):
     analysis = report.analyse(results)
     made = report.make_page(results, analysis)
     page.write(made, out)
-    page.show(made)
-    print(f"See {out / 'report.html'}; to use it: keras-swapout pilot --settings {out}/best.json")
+    if verbose:
+        page.show(made)
+    short.show(brief(analysis, out))
     return results
 
 
@@ -226,7 +232,10 @@ def _record(settings):
     own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     del own["pilot"]
     own["ranges"] = {name: list(ends) for name, ends in settings.ranges.items()}
-    return {**{k: v for k, v in record(settings.pilot).items() if k != "methods"}, **own}
+    pilot = record(settings.pilot)
+    if pilot["label_noise"] == [0.0]:  # earlier versions knew nothing of it
+        del pilot["label_noise"]
+    return {**{k: v for k, v in pilot.items() if k != "methods"}, **own}
 
 
 def _flat(row):
