@@ -13,3 +13,11 @@ def reduced(cases, *kept):
     return [
         case if case in kept else pytest.param(case, marks=pytest.mark.tensorflow) for case in cases
     ]
+
+
+def marked(*cases):
+    """Cases that run under TensorFlow alone, each a value, or a tuple of one for each argument."""
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.tensorflow)
+        for case in cases
+    ]

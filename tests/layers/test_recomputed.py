@@ -10,6 +10,7 @@ It goes by the names of functions and variables inside `tf.recompute_grad`: trie
 import keras
 import numpy as np
 import pytest
+from backends import reduced
 
 import keras_swapout as ks
 from keras_swapout.layers import BDropDML, DropBlock2D, SDropDML, Swapout
@@ -62,9 +63,19 @@ def agree(y, gradients):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_gradient_is_that_of_the_output(make, mode):
+@pytest.mark.parametrize(
+    "name, mode",
+    [
+        ("Swapout", "eager"),
+        ("BDropDML", "eager"),
+        ("Swapout", "graph"),
+        ("SDropDML", "graph"),
+        ("BDropDML", "xla"),
+        ("DropBlock2D", "xla"),
+    ],
+)
+def test_gradient_is_that_of_the_output(name, mode):
+    make = MAKERS[name]
     layer, alone = make(), make()
     step = compiled(with_gradient(keras.remat(applied(layer))), mode)
     for _ in range(2):
@@ -171,7 +182,7 @@ def test_refused_under_other_backends():
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(y), ONES)
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("make", reduced(MAKERS.values(), MAKERS["BDropDML"]), ids=MAKERS)
 def test_a_scope_leaves_our_layers_alone(make):
     with keras.RematScope("full"):
         layer = make()

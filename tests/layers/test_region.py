@@ -11,7 +11,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from backends import reduced
+from backends import marked, reduced
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import stats
 
@@ -38,6 +38,11 @@ EACH = [
     lambda **kwargs: DropBlock2D(0.4, (3, 2), seed=6, **kwargs),
     lambda **kwargs: Dropout(0.4, seed=6, **kwargs),
     lambda **kwargs: DropPath(0.4, seed=5, **kwargs),
+]
+#: A half of them each with a batch as it is, and as views of some of its samples.
+LAID_OUT = [
+    *((layer, Views()) for layer in EACH[::2]),
+    *((layer, Views(2, forked=(2, 4))) for layer in EACH[1::2]),
 ]
 #: Masks of the layers as bytes, alone and as two views, for any interpreter to print.
 DIGEST = """
@@ -128,7 +133,7 @@ def slow_drop_block(rng, rate, sides, blocks):
     return drops
 
 
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer", reduced(EACH, EACH[2], EACH[3]))
 def test_outputs_are_zero_or_rescaled(layer):
     layer, x = layer(), normal((6, 6, 5, 4))
     y = array(layer(x, training=True))
@@ -140,7 +145,7 @@ def test_outputs_are_zero_or_rescaled(layer):
         np.testing.assert_allclose(scale, 1 / 0.6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer", reduced(EACH, EACH[0], EACH[3]))
 def test_inference_is_the_identity(layer):
     x = normal((3, 6, 5, 4))
     for y in (layer()(x), layer()(x, training=False)):
@@ -163,10 +168,8 @@ def test_rate_zero_is_the_identity(layer):
     "rate, shape, block_size",
     [
         (0.1, (6000, 7, 5, 1), 3),
-        (0.5, (4000, 8, 8, 1), 2),
         (0.9, (4000, 5, 6, 1), (4, 1)),
         (0.25, (4000, 4, 3, 1), 9),
-        (0.3, (4000, 13, 1), 4),
         (0.3, (3000, 4, 3, 5, 1), (2, 3, 4)),
         (0.01, (6000, 6, 1), 1),
     ],
@@ -219,7 +222,7 @@ def test_bdropdml_drops_whole_channels(shape):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
-    "sides, blocks", [((24, 18), (3, 3)), ((24, 18), (2, 5)), ((60,), (7,)), ((8, 6, 9), (2, 3, 4))]
+    "sides, blocks", [((24, 18), (3, 3)), ((60,), (7,)), ((8, 6, 9), (2, 3, 4))]
 )
 def test_regions_are_cells_of_one_grid_for_each_sample(sides, blocks):
     size = blocks if len(set(blocks)) > 1 else blocks[0]
@@ -259,10 +262,7 @@ def test_a_block_larger_than_the_map_cuts_it_in_two_at_most():
         assert changes.max() == 1 and changes.min() == 0
 
 
-@pytest.mark.parametrize(
-    "layer",
-    EACH,
-)
+@pytest.mark.parametrize("layer", reduced(EACH[:5], EACH[2]))
 def test_channels_first_is_channels_last_transposed(layer):
     x = normal((6, 6, 5, 4))
     last = array(layer(data_format="channels_last")(x, training=True))
@@ -281,7 +281,7 @@ def test_channels_first_with_regions_of_their_own():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("layer", [*EACH[:3], *EACH[4:], lambda: BDropDML(0.9, seed=1)])
+@pytest.mark.parametrize("layer", [EACH[2], EACH[4], lambda: BDropDML(0.9, seed=1)])
 def test_the_mean_of_many_draws_is_the_input(layer):
     layer, x, draws = layer(), normal((4, 5, 3)), 4000
     y = array(layer(np.broadcast_to(x, (draws, *x.shape)), training=True))
@@ -365,15 +365,15 @@ def test_forked_views_are_complements(make):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.7])
 @pytest.mark.parametrize(
-    "layer, shape",
+    "layer, shape, rate",
     [
-        (lambda rate: BDropDML(rate, seed=3), (5,)),
-        (lambda rate: SDropDML(rate, 3, seed=3), (5, 4, 1)),
-        (lambda rate: SDropDML(rate, 2, per_channel=True, seed=3), (4, 2)),
-        (lambda rate: Dropout(rate, seed=3), (3, 2)),
-        (lambda rate: DropPath(rate, seed=3), ()),
+        *((lambda rate: BDropDML(rate, seed=3), (5,), rate) for rate in (0.1, 0.3, 0.5, 0.7)),
+        (lambda rate: SDropDML(rate, 3, seed=3), (5, 4, 1), 0.3),
+        (lambda rate: SDropDML(rate, 3, seed=3), (5, 4, 1), 0.7),
+        (lambda rate: SDropDML(rate, 2, per_channel=True, seed=3), (4, 2), 0.5),
+        (lambda rate: Dropout(rate, seed=3), (3, 2), 0.5),
+        (lambda rate: DropPath(rate, seed=3), (), 0.7),
     ],
 )
 def test_two_views_overlap_no_more_than_they_must(layer, shape, rate):
@@ -432,12 +432,12 @@ def test_views_of_dropblock_are_independent():
 @pytest.mark.parametrize(
     "layer",
     [
-        lambda: BDropDML(0.5, seed=3),
-        lambda: SDropDML(0.5, 2, seed=3),
         lambda: SDropDML(0.5, (2, 3), per_channel=True, seed=3),
-        lambda: Dropout(0.5, seed=3),
-        lambda: DropPath(0.5, seed=3),
         lambda: DropPath(0.5, "batch", seed=3),
+        *marked(
+            lambda: BDropDML(0.5, seed=3),
+            lambda: SDropDML(0.5, 2, seed=3),
+        ),
     ],
 )
 def test_a_second_view_of_some_samples_complements_them(layer):
@@ -446,9 +446,7 @@ def test_a_second_view_of_some_samples_complements_them(layer):
     assert (drops[:3] ^ drops[8:]).all()
 
 
-@pytest.mark.parametrize(
-    "granularity", reduced(["unit", "channel", "sample", "batch"], "unit", "batch")
-)
+@pytest.mark.parametrize("granularity", reduced(["unit", "batch"], "unit"))
 def test_views_of_swapout(granularity, draw):
     """For theta 0.5 view 1 keeps what view 0 drops; for 0.7 both keep 0.4, none drop both."""
     rows, calls = (4, 60) if granularity == "batch" else (400, 1)
@@ -472,7 +470,7 @@ def test_views_of_swapout(granularity, draw):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("granularity", ["unit", "channel", "sample", "batch"])
+@pytest.mark.parametrize("granularity", ["channel", "batch"])
 def test_four_views_of_swapout(granularity, draw):
     layer = Swapout(0.5, 0.5, granularity=granularity, seed=2)
     calls = 60 if granularity == "batch" else 1
@@ -584,6 +582,7 @@ def test_dropblock_that_drops_everything_gives_zeros():
     assert seen == {0.0, 1.0}
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("layer", [BDropDML, SDropDML, DropBlock2D])
 def test_a_rate_next_to_one_drops_everything(layer):
     kwargs = {} if layer is BDropDML else {"block_size": 1}
@@ -616,8 +615,7 @@ def run_in(mode, layer, x, views):
     return array(tf.function(call, jit_compile=mode == "xla")(tf.constant(x)))
 
 
-@pytest.mark.parametrize("views", [Views(), Views(2, forked=(2, 4))])
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer, views", LAID_OUT)
 def test_modes_agree_bit_for_bit(layer, views):
     x = normal((6, 6, 5, 4))
     layers = [layer() for _ in MODES]
@@ -640,8 +638,13 @@ def test_torch_draws_the_same_regions(start_python, result):
     assert result(process) == ["torch", expected]
 
 
-@pytest.mark.parametrize("dtype", reduced(["float16", "bfloat16"], "bfloat16"))
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize(
+    "layer, dtype",
+    [
+        *((layer, "bfloat16") for layer in EACH[::2]),
+        *marked(*((layer, "float16") for layer in EACH[1::2])),
+    ],
+)
 def test_half_precision_has_the_same_masks(layer, dtype):
     x = normal((6, 6, 5, 4))
     y = layer(dtype=dtype)(x, training=True)
@@ -653,7 +656,7 @@ def test_half_precision_has_the_same_masks(layer, dtype):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer", EACH[1:4])  # of the others each number is its place's own
 def test_a_batch_of_one_is_the_first_sample_of_many(layer):
     x = normal((3, 6, 5, 4))
     one, many = (array(layer()(batch, training=True)) for batch in (x[:1], x))
@@ -662,8 +665,7 @@ def test_a_batch_of_one_is_the_first_sample_of_many(layer):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer, jit", zip(EACH, [True, False] * 3, strict=True))
 def test_unknown_batch_draws_as_a_known_one(layer, jit):
     import tensorflow as tf
 
@@ -680,7 +682,7 @@ def test_unknown_batch_draws_as_a_known_one(layer, jit):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer", [*EACH[1:4], EACH[4]])
 def test_unknown_sides_draw_as_known_ones(layer):
     import tensorflow as tf
 
@@ -693,8 +695,15 @@ def test_unknown_sides_draw_as_known_ones(layer):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("sides", [(2, 6), (6, 1), (1, 1), (3, 2)])
+@pytest.mark.parametrize(
+    "sides, data_format",
+    [
+        ((2, 6), "channels_last"),
+        ((2, 6), "channels_first"),
+        ((6, 1), "channels_first"),
+        ((1, 1), "channels_last"),
+    ],
+)
 def test_blocks_larger_than_an_unknown_side(sides, data_format):
     import tensorflow as tf
 
@@ -705,7 +714,7 @@ def test_blocks_larger_than_an_unknown_side(sides, data_format):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("side", [5, 6, 7])
+@pytest.mark.parametrize("side", [5, 7])
 def test_a_map_of_unknown_size_and_no_larger_than_the_block(side):
     """It is dropped as a whole, with gamma = rate / side^2 * side^2 / 1 = rate."""
     import tensorflow as tf
@@ -752,8 +761,7 @@ def training_call(layer):
     return lambda x: layer.stateless_call([], state, x, training=True)[0]
 
 
-@pytest.mark.parametrize("views", [Views(), Views(2)])
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer, views", LAID_OUT)
 def test_gradient_is_the_scaled_mask_times_the_upstream(layer, views):
     x, w = normal((6, 6, 5, 4)), normal((6, 6, 5, 4), seed=1)
     with laid_out(views):
@@ -764,7 +772,7 @@ def test_gradient_is_the_scaled_mask_times_the_upstream(layer, views):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("layer", EACH)
+@pytest.mark.parametrize("layer", EACH[2:4])
 def test_finite_differences(layer):
     x, w, direction = (normal((2, 6, 5, 4), seed) for seed in range(3))
 
@@ -806,6 +814,7 @@ def test_model_goes_on_where_it_was_saved(tmp_path):
     assert len({y.tobytes() for y in before + after}) == 4
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("layer", EACH)
 def test_config_round_trip(layer):
     layer = layer(data_format="channels_first", name="a", trainable=False)

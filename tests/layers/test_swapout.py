@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from backends import marked
 from scipy import stats
 
 from keras_swapout.layers import ResidualDropout, SkipForward, StochasticDepth, Swapout
@@ -32,9 +33,8 @@ def pair(shape, dtype="float32"):
     return rng.normal(size=shape).astype(dtype), rng.normal(size=shape).astype(dtype)
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("coupling", COUPLINGS)
-def test_outputs_are_legal(coupling, granularity):
+def test_outputs_are_legal(coupling, granularity="unit"):
     x, fx = pair((64, 5, 5, 8))
     layer = Swapout(*THETAS[coupling], coupling, granularity, seed=11)
     y = array(layer([x, fx], training=True))
@@ -44,8 +44,14 @@ def test_outputs_are_legal(coupling, granularity):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize(
+    "coupling, granularity",
+    [
+        *(("independent", granularity) for granularity in GRANULARITIES),
+        ("shared", "channel"),
+        ("complementary", "sample"),
+    ],
+)
 def test_frequencies_of_the_four_outcomes(coupling, granularity, draw):
     layer = Swapout(*THETAS[coupling], coupling, granularity, seed=5)
     shape, calls = {
@@ -70,35 +76,19 @@ def test_frequencies_of_the_four_outcomes(coupling, granularity, draw):
     assert stats.chisquare(observed[shares > 0], expected).pvalue > P
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_couplings_of_the_masks(granularity, draw):
-    shape = (64, 3, 3, 8)
-    theta_1, theta_2 = draw(Swapout(0.7, 0.7, "shared", granularity), shape)
-    assert (theta_1 == theta_2).all()
-    theta_1, theta_2 = draw(Swapout(0.7, 0.3, "complementary", granularity), shape)
-    assert (theta_1 != theta_2).all()
-
-
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "granularity, data_format, shape, shared",
     [
-        ("unit", "channels_last", (32,), ()),
         ("unit", "channels_last", (32, 6, 7, 16), ()),
         ("channel", "channels_last", (32,), ()),
         ("channel", "channels_last", (32, 16), ()),
         ("channel", "channels_first", (32, 16), ()),
-        ("channel", "channels_last", (32, 6, 16), (1,)),
         ("channel", "channels_first", (32, 16, 6), (2,)),
         ("channel", "channels_last", (32, 6, 7, 16), (1, 2)),
-        ("channel", "channels_first", (32, 16, 6, 7), (2, 3)),
-        ("channel", "channels_last", (32, 3, 4, 5, 16), (1, 2, 3)),
         ("channel", "channels_first", (32, 16, 3, 4, 5), (2, 3, 4)),
         ("sample", "channels_last", (32,), ()),
-        ("sample", "channels_last", (32, 16), (1,)),
         ("sample", "channels_first", (32, 6, 7, 16), (1, 2, 3)),
-        ("batch", "channels_last", (32,), (0,)),
-        ("batch", "channels_first", (32, 16), (0, 1)),
         ("batch", "channels_last", (32, 6, 7, 16), (0, 1, 2, 3)),
     ],
 )
@@ -123,8 +113,10 @@ def test_granularity_channel_follows_the_global_image_data_format(draw):
     assert 0 < mask.mean() < 1
 
 
-@pytest.mark.parametrize("theta_1, theta_2", itertools.product([0, 1], [0, 1]))
-@pytest.mark.parametrize("granularity", ["unit", "channel"])
+@pytest.mark.parametrize(
+    "theta_1, theta_2, granularity",
+    [(0, 1, "unit"), (1, 0, "unit"), *marked((0, 0, "unit"), (1, 1, "unit"), (0, 1, "channel"))],
+)
 def test_zero_and_one_are_exact(theta_1, theta_2, granularity, draw):
     shape = (2**20,) if granularity == "unit" else (2**14, 1, 2**6)
     masks = draw(Swapout(theta_1, theta_2, granularity=granularity, seed=3), shape)
@@ -182,6 +174,7 @@ def test_stochastic_depth_is_for_the_whole_batch_unless_told(draw):
     assert len(np.unique(block)) == 1
 
 
+@pytest.mark.tensorflow
 def test_special_cases_are_swapout(draw):
     cases = [
         (SkipForward(0.3, seed=9), Swapout(0.3, 0.7, "complementary", seed=9)),
@@ -192,7 +185,7 @@ def test_special_cases_are_swapout(draw):
         (StochasticDepth(0.3, "unit", seed=9), Swapout(1, 0.3, seed=9)),
     ]  # fmt: skip
     for special, general in cases:
-        for _ in range(3):
+        for _ in range(2):
             masks = draw(special, (16, 4, 8)), draw(general, (16, 4, 8))
             np.testing.assert_array_equal(*masks)
 
@@ -301,9 +294,17 @@ def test_inference_draws_nothing(draw):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("granularity", ["unit", "channel"])
-@pytest.mark.parametrize("rescale", [False, True])
-@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize(
+    "coupling, rescale, granularity",
+    [
+        ("independent", False, "unit"),
+        ("independent", True, "channel"),
+        ("shared", False, "channel"),
+        ("shared", True, "unit"),
+        ("complementary", False, "unit"),
+        ("complementary", True, "unit"),
+    ],
+)
 def test_training_mean_is_the_inference_output(coupling, rescale, granularity):
     """16 units, 2**14 draws each: |z| < 5 for the mean, a chance of 1e-5 over all units."""
     draws = 2**14

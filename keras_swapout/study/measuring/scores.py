@@ -169,6 +169,37 @@ def quality(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def balanced(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Measures that a large class does not decide: "balanced_accuracy" and "auroc".
+
+        balanced accuracy = mean over classes of the accuracy on its samples
+        AUROC = probability that a sample of a class has a larger p(class) than one of the others,
+            ties counting half; of two classes that of class 1, of more the mean over classes
+
+    Args, Raises: as `accuracy`; also ValueError: a class has no samples.
+
+    Example:
+
+    >>> logits = np.array([[2.0, 1.0], [3.0, 1.0], [3.0, 2.5], [1.0, 2.0]])
+    >>> balanced(logits, np.array([0, 0, 1, 1]))
+    {'balanced_accuracy': 0.75, 'auroc': 1.0}
+
+    Source: `sklearn.metrics.balanced_accuracy_score` and `roc_auc_score` (one against the rest).
+    """
+    from sklearn import metrics
+
+    logits, labels = _checked(logits, labels)
+    p = np.exp(log_softmax(logits))
+    return {
+        "balanced_accuracy": float(metrics.balanced_accuracy_score(labels, logits.argmax(axis=1))),
+        "auroc": float(
+            metrics.roc_auc_score(
+                labels, p[:, 1] if p.shape[1] == 2 else p, multi_class="ovr", average="macro"
+            )
+        ),
+    }
+
+
 def errors(predicted: np.ndarray, numbers: np.ndarray) -> dict[str, float]:
     """How far predicted numbers are from the right ones: "rmse" and "mae".
 

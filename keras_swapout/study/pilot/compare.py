@@ -197,7 +197,11 @@ def _answer(methods, comparisons, measures, primary, resolution):
     if not finished:
         return f"{start} only plain was run: there is nothing to compare it with.", []
     text, details = answer(finished, primary, "methods")
-    small = [one["subject"] for one in finished if _small(one["measures"], resolution, BETTER)]
+    small = [
+        one["subject"]
+        for one in finished
+        if primary.name == "accuracy" and _small(one["measures"], resolution, BETTER)
+    ]
     if small:
         details.append(_caveat(f"For {listed(small)} the gain is", primary, resolution))
     for measure in measures:
@@ -265,7 +269,9 @@ def _verdict(name, methods, comparisons, measures, primary, most, resolution):
         one = next(one for one in comparisons if one["second"] == name)
         sentences.append(sentence(one, measures))
         if _small(one["measures"], resolution, BETTER, WORSE):
-            sentences.append(_caveat("The difference in accuracy is", measures[0], resolution))
+            sentences.append(
+                _caveat("The difference in accuracy is", _accuracy(measures), resolution)
+            )
     if method["runs"] < most:  # a run that diverged is left out of the means and must not vanish
         sentences.append(f"Only {method['runs']} of {most} runs finished.")
     missing = [
@@ -295,6 +301,10 @@ def _ratio(cost):
     )
 
 
+def _accuracy(measures):
+    return next(measure for measure in measures if measure.name == "accuracy")
+
+
 def _how_tested(comparisons: Sequence[Any], measures: Sequence[Measure], size, resolution) -> str:
     text = (
         f"{how_tested(comparisons)} The spread is over initial weights, batch order and masks, "
@@ -303,6 +313,6 @@ def _how_tested(comparisons: Sequence[Any], measures: Sequence[Measure], size, r
     if resolution is not None:
         text += (
             f" A test set of {counted(int(size), 'image')} itself resolves an accuracy to "
-            f"±{size_text(measures[0], resolution)} (one binomial standard error)."
+            f"±{size_text(_accuracy(measures), resolution)} (one binomial standard error)."
         )
     return text.strip()

@@ -25,6 +25,7 @@ from keras_swapout.study.scales import TRIED_IMAGES, found_scale
 from keras_swapout.study.task import check_labels
 
 SEVERITIES = (1, 3, 5)
+LARGE = 0.6  # share of the samples, of a class beside which accuracy says little
 LARGEST_SIDE = 64  # of photographs, where neither the user nor the network says
 
 
@@ -104,6 +105,13 @@ class PilotData:
             left_out.append("the consistency of sub-models, which is of one input and one class")
         if left_out:
             warnings.warn(f"not measured: {'; '.join(left_out)}", stacklevel=4)
+
+    @functools.cached_property
+    def unbalanced(self) -> bool:
+        """Whether one class has so many of the samples that accuracy says little."""
+        if self.info.targets != "classes":
+            return False
+        return np.bincount(self.train.labels).max() > LARGE * count(self.train.labels)
 
     def chosen(self, labels: Any, size: int) -> np.ndarray:
         """Indices of at most `size` samples, with the shares of the classes where there are any."""

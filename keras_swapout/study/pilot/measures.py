@@ -9,6 +9,11 @@ SAMPLED_IMAGES = 2000
 
 # The first one that there is decides the overall answer.
 MEASURES = (
+    # Where a class has most of the samples.
+    Measure(
+        "balanced_accuracy", "Balanced test accuracy", "test.balanced_accuracy", unit="%", digits=1
+    ),
+    Measure("auroc", "AUROC", "test.auroc", digits=3),
     Measure("accuracy", "Test accuracy", "test.accuracy", unit="%", digits=1),
     Measure("nll", "Negative log likelihood", "test.nll", higher_is_better=False),
     Measure(
@@ -64,7 +69,7 @@ MEASURES = (
     ),
 )
 #: Of classes, and of numbers: what a method is for.
-PRIMARY = ("accuracy", "rmse")
+PRIMARY = ("balanced_accuracy", "accuracy", "rmse")
 
 #: How far sub-models are from the network, and training from inference.
 CONSISTENCY = (

@@ -162,6 +162,8 @@ class Trainer:
         }
         quality["train"].pop("ece", None)  # says nothing on samples that were learnt
         rows = self.task.rows(values["test"], data.test.labels)
+        if data.unbalanced:
+            quality["test"] |= scores.balanced(*rows)
         return {
             **quality,
             "calibration": rows and scores.calibration_curve(*rows),
