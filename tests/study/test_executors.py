@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from keras_swapout.study.executors import Place, completed
+from keras_swapout.study.pilot import make_settings, run_pilot
 
 pytestmark = pytest.mark.tensorflow
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,26 @@ def test_a_killed_process_loses_nothing(work, tmp_path):
     done = times_done(folder)
     assert done[3] == 2 and sum(done.values()) <= 8  # besides, what the other process was at
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") != "1"
+
+
+def test_what_is_found_does_not_depend_on_how_many_processes_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)  # where `small` is
+    settings = make_settings(
+        "digits",
+        ["plain"],
+        model="small:network",
+        seeds=1,
+        epochs=1,
+        limit=100,
+        corruption_images=1,
+        label_noise=[0, 0.2],
+    )
+    found = []
+    for jobs in (1, 2):
+        results = run_pilot(settings, tmp_path / str(jobs), jobs=jobs)
+        times = ("seconds", "took")
+        found.append([{k: v for k, v in r.items() if k not in times} for r in results["runs"]])
+    assert found[0] == found[1] and len(found[0]) == 2
 
 
 def test_what_always_kills_its_process_is_given_up(work):

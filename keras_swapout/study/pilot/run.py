@@ -157,6 +157,7 @@ def _make(plan, place, data, models, out):
             yield key, spec_of(settings, *key, data.checksum, path)
 
     here = place.jobs is None and place.scheduler is None
+    known = len(plan.found) + place.width  # by then each process has compiled something
     with display.live():
         display.doing("compiling")
         for key, run in completed(place, watched if here else run_one, specs()):
@@ -164,6 +165,9 @@ def _make(plan, place, data, models, out):
             plan.found[key] = run
             display.total = len(plan.wanted)
             display.finished(_said(run), lasting=False)
+            left = [key for key in plan.wanted if key not in plan.found]
+            if len(plan.found) == known and (seconds := plan.seconds(left)) > 60:
+                display.say(f"about {seconds / 60:.0f} minute(s) to go, for {len(left)} runs")
 
 
 def _compared(settings, data):
@@ -209,8 +213,9 @@ def _reported(settings, recorded, data, runs, out, verbose, start):
     page.write(made, out)
     if verbose:
         page.show(made)
-    found = brief(results, comparison)
-    short.show(found._replace(where=f"All of it: {out / 'report.html'}"))
+    took = f"{results['environment']['seconds']:.0f} s"
+    where = f"All of it, after {took}: {out / 'report.html'}"
+    short.show(brief(results, comparison)._replace(where=where))
     return results
 
 
