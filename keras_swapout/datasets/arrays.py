@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from keras_swapout.datasets.sources import Source, plain, printable, theirs, unusable
+from keras_swapout.datasets.sources import Source, called, plain, printable, theirs, unusable
 
 _SPLITS = ("train", "val", "test")
 _ALSO = {"val": ("val", "valid", "validation")}
@@ -63,7 +63,7 @@ def from_function(name: str) -> Source:
         raise unusable(
             name, f"there is no such function in {os.getcwd()} or installed ({error})"
         ) from error
-    splits = found()
+    splits = called(found, "name", name)
     if not isinstance(splits, (tuple, list)) or len(splits) != 3 or splits[0] is None:
         raise unusable(name, f"it must return {_RETURNS}; it returned a {type(splits).__name__}")
     pairs = {
@@ -83,7 +83,8 @@ def _pair(name, held, x, y):
 def _collected(name, data) -> tuple[Any, Any]:
     """(inputs, labels) of a pair, or of a tf.data.Dataset in batches or not."""
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return tuple(_arrays(name, part) for part in data)
+        inputs, labels = data
+        return _arrays(inputs, labels), _arrays(labels, inputs)
     spec = getattr(data, "element_spec", None)
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise unusable(name, f"it must return {_RETURNS}; one of them is a {type(data).__name__}")
@@ -103,8 +104,13 @@ def _single(spec):
     return len(inputs) == 1 and inputs[0].dtype == "uint8" and inputs[0].shape.rank == 3
 
 
-def _arrays(name, part):
-    """Inputs or labels, in their structure, as arrays."""
+def _arrays(part, other):
+    """Inputs or labels, in their structure, as arrays; `other` are the labels or inputs."""
+    if isinstance(part, list) and all(isinstance(x, np.ndarray) and x.ndim for x in part):
+        # One array for each input or output, or for each sample?
+        first = tree.flatten(other)[:1]
+        if {len(x) for x in part} == {np.size(x, 0) for x in first if np.ndim(x)} != {len(part)}:
+            part = tuple(part)
     if isinstance(part, (dict, tuple)):
         return tree.map_structure(_array, part)
     return _array(part)

@@ -10,9 +10,10 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -207,6 +208,23 @@ def theirs(module: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # the command's own folder is searched, not the current one
     return importlib.import_module(module)
+
+
+def called(function: Callable[[], Any], argument: str, name: str) -> Any:
+    """What a function of the user's returns.
+
+    Raises:
+        ValueError: it raises something, which the message has, with the line.
+    """
+    try:
+        return function()
+    except Exception as error:
+        inside = traceback.extract_tb(error.__traceback__)[1:]
+        where = f" ({inside[-1].filename}, line {inside[-1].lineno})" if inside else ""
+        raise ValueError(
+            f"Argument `{argument}`: {name} must run without arguments. It raised "
+            f"{type(error).__name__}: {error}{where}"
+        ) from error
 
 
 def imported(module: str, extra: str) -> ModuleType:

@@ -210,9 +210,24 @@ def read(
     skip_unreadable = checked_flag(skip_unreadable, "skip_unreadable")
 
     source = reader(name, size, skip_unreadable)(name)
-    classes = source.classes
     if source.kind != "images" and size is not None:
         raise refusal(ValueError, "image_size", "None, as the data are no images", image_size)
+    try:
+        return _divided(source, name, seed, limit, size, validation, test)
+    except _TooFewError:
+        if source.kind == "images":
+            raise
+    # Whole numbers of which not every split can have some, such as counts: the network tells.
+    source = source._replace(targets="numbers", classes=())
+    return _divided(source, name, seed, limit, size, validation, test)
+
+
+class _TooFewError(ValueError):
+    """A class is missing in a split."""
+
+
+def _divided(source, name, seed, limit, size, validation, test):
+    classes = source.classes
     labels = mapped(np.asarray, source.labels)
     if source.targets == "classes":
         labels = labels.astype(np.int32)
@@ -261,8 +276,8 @@ def read(
                 f"{kept} in all, none in the {part} split"
             )
             if limit is None:
-                raise unusable(name, why)
-            raise refusal(ValueError, "limit", f"large enough for each class: {why}", limit)
+                raise _TooFewError(str(unusable(name, why)))
+            raise refusal(_TooFewError, "limit", f"large enough for each class: {why}", limit)
     mean, std = _statistics(splits["train"].images, source.kind, name)
     info = Info(
         name=printable(name),

@@ -56,6 +56,7 @@ VARIANTS = (
     "plain again",
     "swapout",
     "swapout, adjustable",
+    "swapout, by surgery",
     "skip_forward",
     "residual_dropout",
     "stochastic_depth",
@@ -269,6 +270,7 @@ def _layer(variant: str):
     return {
         "swapout": lambda: layers.Swapout(THETA, THETA),
         "swapout, adjustable": lambda: layers.Swapout(THETA, THETA, adjustable=True),
+        "swapout, by surgery": lambda: layers.Swapout(THETA, THETA),
         "skip_forward": lambda: layers.SkipForward(THETA),
         "residual_dropout": lambda: layers.ResidualDropout(THETA),
         "stochastic_depth": lambda: layers.StochasticDepth(THETA),
@@ -374,6 +376,11 @@ def _network(options: dict[str, Any], merge: Callable):
 
 
 def _merge_model(variant: str, options: dict[str, Any]):
+    if variant.endswith("by surgery"):  # into a network that knows nothing of it
+        from keras_swapout.surgery import swap_residuals
+
+        plain = _network(options, lambda block, blocks: _layer("plain"))
+        return swap_residuals(plain, merge=lambda block, blocks: _layer(variant))
     return _network(options, lambda block, blocks: _layer(variant))
 
 

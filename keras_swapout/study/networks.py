@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_swapout.datasets.sources import theirs
+from keras_swapout.datasets.sources import called, theirs
 from keras_swapout.datasets.splits import KINDS
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _theirs(choice: Choice) -> Callable[[], keras.Model]:
 def _returned(build, choice):
     import keras
 
-    model = build()
+    model = called(build, "model", choice.model)
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"Argument `model`: {choice.model} must return a keras.Model. It returned a "

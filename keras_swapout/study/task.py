@@ -41,10 +41,12 @@ class Task:
     Attributes:
         outputs: of the network, in order.
         targets: what the labels are, of `keras_swapout.datasets.splits.TARGETS`.
+        named: whether the network returns a dict of them.
     """
 
     outputs: tuple[Output, ...]
     targets: str = "classes"
+    named: bool = False
 
     @property
     def heads(self) -> list[Head]:
@@ -178,13 +180,15 @@ def find_task(
         ) from error
     arrays = [keras.ops.convert_to_numpy(x) for x in _flat(found)]
     names = _output_names(found, model)
+    y = split.labels
+    parts = [y.get(one) for one in names] if isinstance(y, dict) else _flat(y)
     outputs = [
         Output(one, head, tuple(array.shape[1:]))
-        for one, head, array in zip(names, _heads(model, arrays), arrays, strict=True)
+        for one, head, array in zip(names, _heads(model, arrays, parts), arrays, strict=True)
     ]
     if info.targets == "numbers" and len(outputs) == 1 and outputs[0].head.from_logits:
-        outputs = [_numbers(model, outputs[0])]
-    task = Task(tuple(outputs), info.targets)
+        outputs = [_numbers(model, outputs[0], y)]
+    task = Task(tuple(outputs), info.targets, isinstance(found, dict))
     check_labels(task, name, info, split.labels, argument)
     return task
 
@@ -197,16 +201,16 @@ def trial_inputs(info: Info, split: Split) -> Any:
     return dataclasses.replace(info, scale="raw").scaled(samples(split.images, slice(2)))
 
 
-def _numbers(model, output):
-    """A linear output without a loss is taken for logits, unless the labels are numbers."""
+def _numbers(model, output, labels):
+    """A linear output without a loss is taken for logits, unless there is a number for each."""
     from keras_swapout.consistency.divergence import Head
 
-    return output if model.compiled else dataclasses.replace(output, head=Head(None))
+    each = math.prod(labels.shape[1:]) == math.prod(output.shape)
+    return dataclasses.replace(output, head=Head(None)) if each and not model.compiled else output
 
 
-def _heads(model, arrays):
-    from keras_swapout.consistency.divergence import Head
-    from keras_swapout.consistency.heads import heads
+def _heads(model, arrays, labels):
+    from keras_swapout.consistency.heads import activations, heads
 
     try:
         found = heads(model)
@@ -215,15 +219,21 @@ def _heads(model, arrays):
     if len(found) == len(arrays):
         return found
     # Neither loss nor last activation tells, so the numbers have to.
-    return [_guessed(Head, array) for array in arrays]
+    known = activations(model) or [None] * len(arrays)
+    labels = labels if len(labels) == len(arrays) else [None] * len(arrays)
+    return [_guessed(*each) for each in zip(arrays, known, labels, strict=True)]
 
 
-def _guessed(head, array):
+def _guessed(array, activation, labels):
+    from keras_swapout.consistency.divergence import Head
+
     if array.shape[-1] == 1:
-        unit = bool(((array >= 0) & (array <= 1)).all())
-        return head("sigmoid" if unit else None)
+        if labels is None or not np.isin(labels, (0, 1)).all():
+            return Head(None)
+        unit = activation != "linear" and bool(((array >= 0) & (array <= 1)).all())
+        return Head("sigmoid", from_logits=not unit)
     sums = bool((array >= 0).all() and np.allclose(array.sum(axis=-1), 1, atol=1e-3))
-    return head("softmax", from_logits=not sums)
+    return Head("softmax", from_logits=not sums)
 
 
 def check_labels(task: Task, name: str, info: Info, y: Any, argument: str = "model") -> None:
@@ -258,7 +268,9 @@ def _check_one(what, name, info, y, output, several):
     head, units = output.head, output.shape[-1] if output.shape else 1
     whole = y.dtype.kind in "iub" or bool((y == np.floor(y)).all())
     if head.distribution is None:
-        if info.targets in ("classes", "labels", "steps"):
+        # Counts look like classes; a network that gives one number is for them.
+        number = info.targets == "classes" and math.prod(output.shape) == 1
+        if info.targets in ("classes", "labels", "steps") and not number:
             raise ValueError(
                 f"{what}each of the {len(info.classes) or 'several'} classes of the data: softmax "
                 f"or sigmoid, probabilities or logits. {received}. Compile it with its loss if its "

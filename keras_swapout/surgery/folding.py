@@ -122,7 +122,7 @@ def _fold(layer, norm, new):
     for variable in new.weights:  # a separable convolution has another kernel, as it was
         same = next((v for v in layer.weights if v.name == variable.name), None)
         if same is not None:
-            variable.assign(same)
+            variable.assign(keras.ops.copy(same))
     getattr(new, name).assign(kernel * scale.reshape(sides))
     bias = _exact(layer.bias) if layer.use_bias else 0.0
     new.bias.assign(bias * scale + shift)

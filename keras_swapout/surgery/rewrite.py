@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from keras_swapout.submodels.inside import (
     Call,
@@ -228,10 +228,10 @@ def _same_state(old, twin):
                 a.save_assets(folder)
                 b.load_assets(folder)
         for g, h in zip(owned_generators(a), owned_generators(b), strict=True):
-            h.state.assign(g.state)
+            h.state.assign(ops.copy(g.state))
     if shapes[0] == shapes[1]:  # last, as what is stored has LoRA's weights in the others
         for a, b in zip(old.variables, twin.variables, strict=True):
-            b.assign(a)
+            b.assign(ops.copy(a))  # or JAX has one buffer, which training on the copy gives away
 
 
 def _same_trainable(old, new, twins):

@@ -18,6 +18,9 @@ def arrays(): return (x[:30], y[:30]), (x[30:42], y[30:42]), (x[42:], np.eye(3)[
 def batches(): return tf.data.Dataset.from_tensor_slices((x, y)).batch(7), None, None
 def single(): return tf.data.Dataset.from_tensor_slices((x, y)), None, None
 def pair(): return x, y
+def broken(): raise KeyError("absent")
+def lists(): return ([x[:, 0], x[:, 1]], [y, y * 0.5]), None, None
+def counts(): return (x[:, 0, :, 0], np.arange(60) // 2 * 10), None, None
 """
 
 
@@ -66,6 +69,14 @@ def test_functions_return_arrays_and_pipelines(functions):
         assert set(rows(data.train)) < {image.tobytes() for image in BYTES}
 
 
+def test_lists_of_arrays_and_counts(functions):
+    data = read("their_data:lists")
+    assert data.info.image_shape == ((4, 1), (4, 1)) and data.info.targets == "several"
+    # Whole numbers too rare for classes, of which each split has some.
+    data = read("their_data:counts", limit=30)
+    assert data.info.targets == "numbers" and data.train.labels.max() > 200
+
+
 def test_floats_are_read_as_what_they_are(tmp_path):
     raw, unit = BYTES.astype("float32"), BYTES.astype("float32") / 255
     read_raw = read(saved(tmp_path / "raw.npz", x=raw, y=LABELS))
@@ -106,6 +117,7 @@ def test_what_is_no_file_or_function_is_named(tmp_path, functions):
         ("their_data:absent", "no such function"),
         ("absent_module:data", "no such function"),
         ("their_data:pair", "must return"),
+        ("their_data:broken", r"It raised KeyError: 'absent' \(.*their_data.py, line 9\)"),
     ):
         with pytest.raises(ValueError, match=message):
             read(name)

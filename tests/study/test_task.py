@@ -18,6 +18,7 @@ from keras_swapout.study.pilot.run import fitting, run_pilot
 from keras_swapout.study.pilot.runs import run_shape
 from keras_swapout.study.pilot.settings import make_settings
 from keras_swapout.study.pilot.training import Trainer
+from keras_swapout.study.task import find_task
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -86,6 +87,29 @@ def labels():
     return network((6,), layers.Dense(3, activation="sigmoid"))
 
 
+def one_residual():
+    return network((30,), layers.Dense(2), blocks=1)
+
+
+def own_metric(y, p):
+    return p[:, 0]
+
+
+def own_loss(y, p):
+    return -keras.ops.sum(y * keras.ops.log(p + 1e-7), axis=-1)
+
+
+def table_own_loss():
+    model = network((30,), layers.Dense(2, activation="softmax"))
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    model.compile(optimizer, own_loss, loss_weights=[0.5], metrics=[own_metric])
+    return model
+
+
+def counts():
+    return (VECTORS, COUNTS[:, 0]), None, None
+
+
 def slopes():
     return (VECTORS, 100 + 10 * VECTORS[:, 0] + VECTORS[:, 1]), None, None
 
@@ -139,6 +163,15 @@ def transformer():
         x = x + layers.MultiHeadAttention(2, 4)(h, h)
         x = x + layers.Dense(8)(layers.Dense(16, "gelu")(layers.LayerNormalization()(x)))
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+class Named(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.sign, self.size = layers.Dense(2), layers.Dense(1)
+
+    def call(self, x):
+        return {"sign": self.sign(x["a"]), "size": self.size(x["a"])}
 
 
 class Subclassed(keras.Model):
@@ -210,6 +243,35 @@ def test_one_hot_losses_get_one_hot_labels():
     assert trainer.model.loss.label_smoothing == 0.1
 
 
+@pytest.mark.filterwarnings("ignore:the network's metrics can't be made anew")
+def test_a_loss_of_the_users_own_gets_what_it_takes():
+    trainer, _, _, _ = trained("table_own_loss", "cancer", epochs=1, learning_rate=0.01)
+    x, y = next(iter(trainer.data.training_batches(0)))
+    np.testing.assert_array_equal(y.numpy().sum(axis=1), 1)
+    loss = 0.5 * np.mean(own_loss(y.numpy().astype("float32"), trainer.deployed(x)))
+    found = trainer.model.evaluate(x, y, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(loss, rel=1e-4)
+    assert float(trainer.model.optimizer.inner_optimizer.learning_rate) == pytest.approx(0.01)
+
+
+def test_counts_are_classes_or_numbers_as_the_network_says():
+    _, run, y, test = trained("numbers", "counts", epochs=1, samples=())
+    rmse = np.sqrt(np.mean((test.labels - y[:, 0]) ** 2))
+    assert run["test"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+    with pytest.raises(ValueError, match="`label_noise` must be 0"):
+        trained("numbers", "counts", label_noise=[0.1])
+
+
+def test_one_unit_is_a_logit_of_yes_or_no_or_a_number():
+    for seed in range(4):  # their first outputs may lie within 0..1 or not
+        keras.utils.set_random_seed(seed)
+        model, cancers = network((30,), layers.Dense(1)), read("their_kinds:cancer")
+        some = find_task(model, "a", cancers.info, cancers.train).heads[0]
+        assert (some.distribution, some.from_logits) == ("sigmoid", True)
+        model, sloped = numbers(), read("their_kinds:slopes")
+        assert find_task(model, "a", sloped.info, sloped.train).heads[0].distribution is None
+
+
 def test_several_labels_for_each():
     _, run, p, test = trained("labels", "signs")
     each = [metrics.log_loss(test.labels[:, i], p[:, i]) for i in range(3)]
@@ -245,6 +307,12 @@ def test_several_inputs_and_outputs():
     assert logs["loss"] - logs.get("consistency", 0) == pytest.approx(weighted, rel=1e-3)
 
 
+def test_a_subclassed_network_may_return_a_dict():
+    _, run, y, test = trained("Named", "several", epochs=1, samples=())
+    accuracy = metrics.accuracy_score(test.labels["sign"], y["sign"].argmax(axis=1))
+    assert run["test"]["accuracy"] == pytest.approx(accuracy)
+
+
 def test_a_pilot_of_a_transformer(tmp_path):
     settings = make_settings(
         "their_kinds:patches",
@@ -268,6 +336,16 @@ def test_what_cannot_be_reached_of_a_subclassed_network():
         assert fitting(settings, data.network).methods == ("plain", "rblock_own")
 
 
+def test_what_would_draw_nothing_is_left_out():
+    data = read("their_kinds:cancer")
+    found = Network(Choice("their_kinds:one_residual"), data.info, data.train)
+    settings = make_settings("their_kinds:cancer", ["swapout"], model="their_kinds:one_residual")
+    with pytest.raises(ValueError, match=r"one residual .* Try swapout@theta_1=0\.5,theta_2=0\.5"):
+        fitting(settings, found)
+    settings = dataclasses.replace(settings, methods=("plain", "swapout@theta_2=0.5"))
+    assert fitting(settings, found).methods == settings.methods
+
+
 def test_the_scale_of_a_trained_table_is_found(tmp_path):
     data = read("their_kinds:cancer")
     raw = Network(Choice("their_kinds:table"), data.info, data.train).new(0)
@@ -283,7 +361,11 @@ def test_the_scale_of_a_trained_table_is_found(tmp_path):
     ("model", "data", "message"),
     [
         ("table", "signs", r"must take the inputs of the data, 6\. .*which takes 30"),
-        ("numbers", "signs", "Received: 'their_kinds:numbers', which gives a number"),
+        (
+            "numbers",
+            "signs",
+            r"labels of shape \(3,\)\. Received: 'their_kinds:numbers', which gives yes or no",
+        ),
         ("labels", "slopes", "not all are whole"),
         ("two_outputs", "signs", "does not take inputs of 6: .*2 named input"),
         ("table_of_two", "cancer", "each of the 1 labels of a sample"),

@@ -69,7 +69,8 @@ class PilotData:
             )
         self._chosen = self.chosen(self.test.labels, settings.corruption_images)
         self.has_consistency = info.kind != "several" and self.network.task.single is not None
-        if info.targets != "classes" and any(settings.label_noise):
+        classes = info.targets == "classes" and self.network.task.classifies
+        if not classes and any(settings.label_noise):
             raise ValueError(
                 "Argument `label_noise` must be 0, as the labels are no classes. "
                 f"Received: label_noise={list(settings.label_noise)}"

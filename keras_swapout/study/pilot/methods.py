@@ -99,6 +99,22 @@ class Method:
             return str(error).removeprefix("Argument `model`: ")
         return ""
 
+    def idle(self, model: keras.Model) -> str:
+        """Why the method would draw nothing in a network that it can be put into; "" if it would.
+
+        Over depth the default probabilities begin at 1, and one block is the first.
+        """
+        from keras_swapout.surgery import find_residuals
+
+        first = [v[0] if isinstance(v, tuple) else v for v in self.values.values()]
+        if self.family != "swapout" or set(first) != {1.0} or len(find_residuals(model)) > 1:
+            return ""
+        other = ",".join(f"{name}=0.5" for name in self.values)
+        return (
+            "over depth the probabilities begin at 1, and the network has one residual addition, "
+            f"where nothing would be drawn. Try {self.name.partition('@')[0]}@{other}"
+        )
+
     def deployed(self, trained: keras.Model) -> keras.Model:
         """The network to predict with, which shares its weights with what was trained."""
         return trained if self.alpha is None else trained.model

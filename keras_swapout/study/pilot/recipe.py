@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_swapout.consistency.heads import is_of_keras, known_loss
+from keras_swapout.consistency.heads import is_of_keras, known_loss, loss_of, per_output
 from keras_swapout.study.networks import Network
 from keras_swapout.study.pilot.settings import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Settings
 from keras_swapout.study.task import Task
@@ -78,7 +78,7 @@ def loss_for(base: keras.Model, task: Task) -> Any:
     losses = [_default(output.head) for output in task.outputs]
     if len(losses) == 1:
         return losses[0]
-    if tree.is_nested(base.output) and isinstance(base.output, dict):
+    if task.named:
         return {output.name: loss for output, loss in zip(task.outputs, losses, strict=True)}
     return losses
 
@@ -95,25 +95,49 @@ def targets(base: keras.Model, task: Task, y: Any) -> Any:
     """Labels as the loss takes them.
 
     Of one output: one-hot for the losses of Keras that need that, of the shape of the output for
-    binary ones and for numbers, and ints for all others. Of several they are left as they are.
+    binary ones and for numbers, and ints for all others, but for a loss of the user's that can't be
+    called with ints. Of several they are left as they are.
 
     Args:
         base: the network, compiled or not.
         task: what it predicts.
         y: labels, as the data have them.
+
+    Raises:
+        ValueError: the loss can be called with neither.
     """
     if len(task.outputs) > 1:
         return y
-    output, loss = task.outputs[0], loss_for(base, task)
+    output = task.outputs[0]
+    (loss,) = per_output(loss_for(base, task), [(None, output.name)])
     labels = task.labels(y)[0]
     if output.head.distribution == "sigmoid" or output.head.distribution is None:
         return labels.astype(np.float32)
-    name = known_loss(loss)
-    if name in _ONE_HOT or (name is None and loss is not None and is_of_keras(loss)):
+    if _one_hot(loss, output):
         axis = output.head.axis
         one_hot = keras.utils.to_categorical(labels, (None, *output.shape)[axis])
         return np.moveaxis(one_hot, -1, axis)
     return labels.astype(np.int32)
+
+
+def _one_hot(loss, output):
+    """Whether a loss takes labels of classes one-hot."""
+    name = known_loss(loss)
+    if name is not None or loss is None or is_of_keras(loss):
+        return name in _ONE_HOT or (name is None and loss is not None)
+    loss = loss_of(loss)
+    # One more sample than classes: of as many, ints would be broadcast.
+    values = np.full((output.shape[-1] + 1, *output.shape), 1 / output.shape[-1], np.float32)
+    for one_hot, labels in ((False, np.zeros_like(values[..., 0])), (True, values)):
+        try:  # with floats, which Keras makes of ints
+            loss(*map(keras.ops.convert_to_tensor, (labels, values)))
+            return one_hot
+        except Exception as error:  # of the user's own loss, whatever it raises
+            why = error
+    raise ValueError(
+        "Argument `model` must be compiled with a loss that takes ints or one-hot labels. "
+        f"Received: {getattr(loss, '__name__', loss)}, which raises {type(why).__name__}: {why}"
+    ) from why
 
 
 def own_metrics(base: keras.Model) -> dict[str, keras.metrics.Metric]:
@@ -140,27 +164,30 @@ def own_metrics(base: keras.Model) -> dict[str, keras.metrics.Metric]:
 
 
 def compiled(base: keras.Model) -> dict[str, Any]:
-    """What a network is compiled with, made anew; empty where it is not, or can't be."""
+    """The metrics and loss weights that a network is compiled with, made anew; empty if it is not.
+
+    Says where they can't be.
+    """
     if not getattr(base, "compiled", False):
         return {}
-    try:
-        return keras.saving.deserialize_keras_object(base.get_compile_config())
-    except Exception as error:  # of the user's own losses and metrics, whatever they raise
-        warnings.warn(
-            f"{base.name}: its optimizer and its loss are used; its metrics and loss weights can't "
-            f"be made anew ({error})",
-            stacklevel=2,
-        )
-        return {}
+    found, config = {}, base.get_compile_config()
+    for name in ("loss_weights", "metrics"):
+        try:
+            found[name] = keras.saving.deserialize_keras_object(config.get(name))
+        except Exception as error:  # of the user's own metrics, whatever they raise
+            # Without the model's name, which differs each time, it is said once.
+            warnings.warn(f"the network's {name} can't be made anew: {error}", stacklevel=2)
+    return found
 
 
 def _optimizer(base, network, settings, steps):
     rate = settings.learning_rate
     if settings.optimizer is None and getattr(base, "compiled", False):
         config = base.optimizer.get_config()
-        return type(base.optimizer).from_config(
-            config if rate is None else {**config, "learning_rate": rate}
-        )
+        if rate is not None:
+            inner = config.get("inner_optimizer")  # that of mixed precision has another in it
+            (inner["config"] if inner else config)["learning_rate"] = rate
+        return type(base.optimizer).from_config(config)
     if settings.optimizer is None and network.choice.kind == "ours":
         rate = LEARNING_RATE if rate is None else rate
         return keras.optimizers.SGD(

@@ -260,7 +260,8 @@ def fitting(settings: Settings, network: Network) -> Settings:
     Raises:
         ValueError: there is none but the reference.
     """
-    reasons = {name: find(name).unfit(network.example) for name in settings.methods}
+    model, methods = network.example, {name: find(name) for name in settings.methods}
+    reasons = {name: m.unfit(model) or m.idle(model) for name, m in methods.items()}
     methods = tuple(name for name, reason in reasons.items() if not reason)
     unfit = {}
     for name, reason in reasons.items():
