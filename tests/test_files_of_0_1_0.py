@@ -57,7 +57,7 @@ def test_a_pilot_and_a_search_go_on_where_they_were(folder, monkeypatch):
     monkeypatch.setattr(Trainer, "__init__", forbidden)
     options = {"epochs": 1, "limit": 100, "batch_size": 32, "corruption_images": 4, "samples": [2]}
     before = rows(folder / "pilot" / "results.csv")
-    settings = pilot.make_settings(methods=["swapout"], seeds=2, **options)
+    settings = pilot.make_settings(methods=["swapout"], seeds=2, label_noise=[0], **options)
     pilot.run_pilot(settings, folder / "pilot")
     assert rows(folder / "pilot" / "results.csv") == before
     final = rows(folder / "tune" / "pilot" / "results.csv")

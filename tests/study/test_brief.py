@@ -56,10 +56,10 @@ def test_what_is_established_comes_first_and_losses_are_said():
     text = text_of(brief(*pilot(BOTH)))
     joined = " ".join(text.split())
     assert joined.startswith(
-        "With 30 % of the training labels wrong better than plain in test accuracy: R-Block, "
+        "With 30 % of the training labels wrong, better than plain in test accuracy: R-Block, "
         "BDropDML (+"
     )
-    assert "With the labels as they are worse than plain in test accuracy: Swapout (−" in joined
+    assert "With the labels as they are, worse than plain in test accuracy: Swapout (−" in joined
     assert "With the labels as they are, lost: test accuracy (Swapout)" in joined
     assert "it repeats 90 % of the wrong ones" in joined
     assert "Next: keras-swapout tune --data photographs --method rblock_bdropdml" in joined
@@ -79,7 +79,7 @@ def test_two_seeds_are_too_few_and_have_no_interval():
     joined = " ".join(text.split())
     assert joined.count("there are too few seeds to tell: the largest difference seen") == 2
     assert " to " not in "".join(x for x in text.splitlines() if x.startswith("Accuracy"))
-    assert "better" not in joined and "--seeds 5" in joined
+    assert "better" not in joined and "ost" not in joined and "--seeds 5" in joined
 
 
 def test_rows_give_way_to_the_answer():

@@ -44,7 +44,8 @@ def brief(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Brief:
         for one in ([Line(condition(share))] if several else []) + rows[share]
     ]
     said = [_sentence(share, conditions[share], several, seeds) for share in order]
-    notes = [*_lost(conditions, order, several), *_memorised(results)]
+    lost = [] if few else _lost(conditions, order, several)
+    notes = [*lost, *_memorised(results)]
     return Brief(
         answer=" ".join(said),
         columns=("method", BASELINE, "difference (95 % interval)" if not few else "difference"),
@@ -78,7 +79,7 @@ def _rows(found, few):
 def _sentence(share, found, several, seeds):
     """The answer in one condition."""
     primary = found["primary"]
-    start = f"{condition(share)} " if several else ""
+    start = f"{condition(share)}, " if several else ""
     if primary is None or not any(m["against"] for m in found["methods"].values()):
         return found["answer"]
     name, methods = lower(primary.title), found["methods"]

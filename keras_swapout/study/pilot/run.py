@@ -313,8 +313,9 @@ def record(settings: Settings) -> dict[str, Any]:
 
 
 def _row(run):
-    names = ("method", "seed", "noise", "seconds", "epochs", "parameters")
-    row = {name: run.get(name, 0.0) for name in names}
+    row = {name: run[name] for name in ("method", "seed", "seconds", "epochs", "parameters")}
+    if run.get("noise"):
+        row["noise"] = run["noise"]
     for split in ("test", "validation", "train"):
         row |= {f"{split}_{name}": value for name, value in run[split].items()}
     row |= {name: run[name] for name in run if name.startswith("corruption_")}
