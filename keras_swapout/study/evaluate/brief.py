@@ -23,7 +23,7 @@ def brief(comparison: Mapping[str, Any], seen: str | None) -> Brief:
         for measure in COMPARED
         if (row := one["measures"].get(measure.name)) and row["difference"] is not None
     ]
-    columns = ("", "against", "difference (95 % interval)")
+    columns = ("", "against", "difference, 95 % interval")
     if not lines:  # one model in one way
         (row,) = comparison["rows"].values()
         lines = [

@@ -48,7 +48,7 @@ def brief(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Brief:
     notes = [*lost, *_memorised(results)]
     return Brief(
         answer=" ".join(said),
-        columns=("method", BASELINE, "difference (95 % interval)" if not few else "difference"),
+        columns=("method", BASELINE, "difference, 95 % interval" if not few else "difference"),
         lines=lines,
         notes=notes,
         then=_then(results, conditions, few),

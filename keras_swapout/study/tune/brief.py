@@ -24,7 +24,7 @@ def brief(analysis: Mapping[str, Any], out: Any) -> Brief:
     ]
     return Brief(
         analysis["answer"],
-        ("tuned", "against", "difference (95 % interval)"),
+        ("tuned", "against", "difference, 95 % interval"),
         established(lines),
         analysis["details"],
         [f"To use it: keras-swapout pilot --settings {out}/best.json"],
