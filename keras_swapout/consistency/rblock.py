@@ -147,7 +147,7 @@ class RBlock(keras.Model):
             fraction, lambda n: 0 < n <= 1, "fraction", "a number in (0, 1]"
         )
         self.stop_gradient = checked_flag(stop_gradient, "stop_gradient")
-        _check_steps(model)
+        check_steps(model)
         self._run = forked(model)
         self._doubled = doubled(model, self._run, self)
         self._activations = activations(model)
@@ -421,7 +421,7 @@ def _samples(x):
     return ops.shape(next(value for value in tree.flatten(x) if value is not None))[0]
 
 
-def _check_steps(model):
+def check_steps(model):
     """Refuses a network that would be trained in a way of its own, which `fit` here never calls."""
     own = [step for step in STEPS if not _module(getattr(model, step)).startswith("keras.")]
     if own:

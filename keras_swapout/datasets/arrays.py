@@ -195,8 +195,10 @@ def _labels(name, splits) -> tuple[str, dict[str, Any]]:
         return "several", tree.map_structure(plain, splits)
     splits = {s: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for s, y in splits.items()}
     for split, y in splits.items():
-        if y.dtype.kind not in "iufb" or not np.isfinite(y).all():
+        if y.dtype.kind not in "iufb":
             raise unusable(name, f"the {split} labels must be finite numbers, not {y.dtype}")
+        if wrong := int((~np.isfinite(y)).sum()):
+            raise unusable(name, f"the {split} labels must be finite numbers, {wrong} are not")
     wide = [y for y in splits.values() if y.ndim == 2 and np.isin(y, (0, 1)).all()]
     if all((y.sum(axis=1) == 1).all() for y in wide):  # one-hot
         splits = {

@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -333,8 +334,28 @@ def new_head(model: keras.Model, classes: int) -> keras.Model:
     dense = fitted(call.operation, units=classes)
     copy = rewritten(model, {key(call): [dense]})
     if model.compiled:
-        copy.compile_from_config(model.get_compile_config())
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        copy.compile(optimizer, model.loss, **compiled(model))
     return copy
+
+
+def compiled(model: keras.Model) -> dict[str, Any]:
+    """The metrics and loss weights that a network is compiled with, made anew; empty if it is not.
+
+    Says where they can't be.
+    """
+    if not getattr(model, "compiled", False):
+        return {}
+    import keras
+
+    found, config = {}, model.get_compile_config()
+    for name in ("loss_weights", "metrics"):
+        try:
+            found[name] = keras.saving.deserialize_keras_object(config.get(name))
+        except Exception as error:  # of the user's own metrics, whatever they raise
+            # Without the model's name, which differs each time, it is said once.
+            warnings.warn(f"the network's {name} can't be made anew: {error}", stacklevel=2)
+    return found
 
 
 def input_size(choice: Choice) -> tuple[int, int] | None:

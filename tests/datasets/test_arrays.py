@@ -94,7 +94,7 @@ def test_floats_are_read_as_what_they_are(tmp_path):
         ({"x": BYTES, "y": LABELS[:50]}, "60 samples and 50 labels"),
         ({"x": BYTES[:0], "y": LABELS[:0]}, "0 samples"),
         ({"x": BYTES, "y": LABELS - 1}, "whole numbers >= 0, the least is -1"),
-        ({"x": BYTES, "y": LABELS * np.nan}, "finite numbers"),
+        ({"x": BYTES, "y": LABELS * np.nan}, "finite numbers, 60 are not"),
         ({"x": BYTES, "y": 0 * LABELS}, "at least two classes"),
         ({"x": np.where(BYTES > 250, np.nan, BYTES), "y": LABELS}, "inputs hold NaN"),
         ({"x": BYTES[:, 0, 0, 0], "y": LABELS}, "not one number for each sample"),

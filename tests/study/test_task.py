@@ -99,6 +99,16 @@ def own_loss(y, p):
     return -keras.ops.sum(y * keras.ops.log(p + 1e-7), axis=-1)
 
 
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def own_step():
+    inputs = keras.Input((30,))
+    return OwnStep(inputs, layers.Dense(2)(body(inputs, blocks=2)))
+
+
 def table_own_loss():
     model = network((30,), layers.Dense(2, activation="softmax"))
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
@@ -108,6 +118,10 @@ def table_own_loss():
 
 def counts():
     return (VECTORS, COUNTS[:, 0]), None, None
+
+
+def whole():
+    return (np.rint(10 * VECTORS).astype(int), VECTORS[:, 0]), None, None
 
 
 def slopes():
@@ -245,6 +259,8 @@ def test_one_hot_losses_get_one_hot_labels():
 
 @pytest.mark.filterwarnings("ignore:the network's metrics can't be made anew")
 def test_a_loss_of_the_users_own_gets_what_it_takes():
+    with pytest.warns(UserWarning, match="metrics can't be made anew"):
+        PilotData(make_settings("their_kinds:cancer", model="their_kinds:table_own_loss"))
     trainer, _, _, _ = trained("table_own_loss", "cancer", epochs=1, learning_rate=0.01)
     x, y = next(iter(trainer.data.training_batches(0)))
     np.testing.assert_array_equal(y.numpy().sum(axis=1), 1)
@@ -336,6 +352,35 @@ def test_what_cannot_be_reached_of_a_subclassed_network():
         assert fitting(settings, data.network).methods == ("plain", "rblock_own")
 
 
+def test_what_is_left_as_it_is_and_unknown_optimizers_are_said():
+    options = {"model": "their_kinds:numbers", "optimizer": "none"}
+    settings = make_settings("their_kinds:whole", ["plain"], **options)
+    with pytest.warns(UserWarning, match="as they are .*--scale standardise.*gives a number"):
+        data = PilotData(settings)
+    with pytest.raises(ValueError, match=r"`optimizer` must be a name .*optimizer='none'"):
+        Trainer(find("plain"), settings, data)
+
+
+def test_a_training_step_of_the_users_own_is_kept_or_left_alone():
+    data = read("their_kinds:cancer")
+    found = Network(Choice("their_kinds:own_step"), data.info, data.train)
+    settings = make_settings("their_kinds:cancer", model="their_kinds:own_step")
+    with pytest.warns(UserWarning, match=r"rblock_own, rblock_bdropdml: must be .*own train_step"):
+        assert fitting(settings, found).methods == ("plain", "swapout")
+    assert isinstance(find("swapout").trained(found.new(0)), OwnStep)
+
+
+@pytest.mark.filterwarnings("ignore:the network.s metrics")
+def test_a_new_head_keeps_a_loss_of_the_users_own_and_needs_a_scale(tmp_path):
+    data = read("their_kinds:cancer")
+    choice = Choice("their_kinds:table_own_loss", new_head=True)
+    assert Network(choice, data.info, data.train).new(0).loss is own_loss
+    table().save(tmp_path / "a.keras")
+    settings = make_settings("their_kinds:cancer", model=str(tmp_path / "a.keras"), new_head=True)
+    with pytest.raises(ValueError, match=r"`scale` must be given: .*new head"):
+        PilotData(settings)
+
+
 def test_what_would_draw_nothing_is_left_out():
     data = read("their_kinds:cancer")
     found = Network(Choice("their_kinds:one_residual"), data.info, data.train)
@@ -377,6 +422,14 @@ def test_what_does_not_fit_is_named_before_training(model, data, message):
         Network(Choice(f"their_kinds:{model}"), arrays.info, arrays.train)
     with pytest.raises(ValueError, match="resnet8v2 classifies images, and the data are inputs of"):
         Network(Choice("resnet8v2"), arrays.info, arrays.train)
+
+
+def test_a_folder_that_can_not_be_read_is_called_data(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match=r"`data` can't be used: .*broken\.jpg.*Received: data="):
+        PilotData(make_settings(str(tmp_path)))
 
 
 def test_scales_and_sizes_are_for_what_has_them():

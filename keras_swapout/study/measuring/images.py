@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,7 +25,7 @@ def read(
     Raises:
         ValueError, OSError, ImportError: as there, for `data`, `limit` or `image_size`.
     """
-    try:
+    with named_data():
         return datasets.read(
             data,
             seed=0,
@@ -34,6 +35,13 @@ def read(
             test=0.2,
             skip_unreadable=skip_unreadable,
         )
+
+
+@contextlib.contextmanager
+def named_data() -> Iterator[None]:
+    """Has the errors of `keras_swapout.datasets` call `data` what they call `name`."""
+    try:
+        yield
     except ValueError as error:
         message = str(error).replace("Argument `name`", "Argument `data`")
         raise ValueError(message.replace("Received: name=", "Received: data=")) from error

@@ -16,10 +16,10 @@ from keras_swapout import datasets
 from keras_swapout.datasets import stratified
 from keras_swapout.datasets.splits import count, samples
 from keras_swapout.study.measuring.corruptions import CORRUPTIONS, corrupt
-from keras_swapout.study.measuring.images import Batches, checksum, read
-from keras_swapout.study.networks import Network, described, input_size
+from keras_swapout.study.measuring.images import Batches, checksum, named_data, read
+from keras_swapout.study.networks import Network, described, input_size, scale_of
 from keras_swapout.study.pilot.noise import noisy
-from keras_swapout.study.pilot.recipe import targets
+from keras_swapout.study.pilot.recipe import own_metrics, targets
 from keras_swapout.study.pilot.settings import Settings
 from keras_swapout.study.scales import TRIED_IMAGES, found_scale
 from keras_swapout.study.task import check_labels
@@ -76,16 +76,27 @@ class PilotData:
                 f"Received: label_noise={list(settings.label_noise)}"
             )
         self._say_what_is_left_out()
+        own_metrics(self.network.example)  # says what can't be made anew; nobody hears the workers
 
     def _scale(self, info):
         """What the network says or, of one that is trained elsewhere and doesn't, what fits it."""
-        if self.network.scale:
-            return self.network.scale
+        network = self.network
+        name, asked = network.choice.model, network.choice.scale
+        if network.scale:
+            found = asked or scale_of(network.example, network.choice.kind)
+            if network.choice.kind == "function" and info.kind == "images" and not found:
+                said = "images are standardised, as for a network that is new; else give --scale"
+                warnings.warn(f"{name}: {said}", stacklevel=4)
+            return network.scale
+        if network.choice.new_head:
+            raise ValueError(
+                "Argument `scale` must be given: what inputs a network has been trained with can't "
+                f"be found out by a new head. Received: scale=None with {name!r} and new_head=True"
+            )
         some = self.chosen(self.train.labels, TRIED_IMAGES)
         inputs, labels = (samples(part, some) for part in self.train)
-        network = self.network
         scale, said = found_scale(network.example, network.task, inputs, labels, info)
-        warnings.warn(f"{self.network.choice.model}: {said}", stacklevel=4)
+        warnings.warn(f"{name}: {said}", stacklevel=4)
         return scale
 
     def _check_labels(self):
@@ -93,10 +104,19 @@ class PilotData:
         for split in (self.validation, self.test):
             check_labels(self.network.task, self.network.choice.model, self.info, split.labels)
 
+    def _may_be_a_table(self):
+        """Whether whole numbers are left as they are, and nobody has said that they should be."""
+        choice = self.network.choice
+        unsaid = not (choice.scale or self.network.continued)
+        whole = self.info.kind == "numbers" and self.info.scale == "raw"
+        return whole and unsaid and not scale_of(self.network.example, choice.kind)
+
     def _say_what_is_left_out(self):
         left_out = []
         if self.info.kind != "images":
             said = f"{self.info.scale}d" if self.info.scale == "standardise" else "as they are"
+            if self._may_be_a_table():
+                said += " (whole numbers may be tokens; those of a table want --scale standardise)"
             warnings.warn(
                 f"{described(self.info)}: {said}; the network gives {self.network.task.describe()}",
                 stacklevel=4,
@@ -203,6 +223,7 @@ def _side(settings):
         return None
     from keras_swapout.datasets.photographs import smallest_side
 
-    side = min(LARGEST_SIDE, smallest_side(data, settings.skip_unreadable))
+    with named_data():
+        side = min(LARGEST_SIDE, smallest_side(data, settings.skip_unreadable))
     warnings.warn(f"{data}: images are resized to {side}×{side} pixels", stacklevel=3)
     return side

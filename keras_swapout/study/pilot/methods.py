@@ -78,6 +78,7 @@ class Method:
 
     def unfit(self, model: keras.Model) -> str:
         """Why the method can't be put into a network; "" if it can."""
+        from keras_swapout.consistency.rblock import check_steps
         from keras_swapout.submodels.fork import stochastic_layers
         from keras_swapout.submodels.inside import sublayers
         from keras_swapout.submodels.trial import augments
@@ -95,8 +96,10 @@ class Method:
                 return "the network has no dropout of its own"
             if self.needs == "dropouts" and not any(map(drops, sublayers(model))):
                 return "the network has no dropout of its own"
+            if self.alpha is not None:
+                check_steps(model)
         except ValueError as error:  # nothing in it can be reached
-            return str(error).removeprefix("Argument `model`: ")
+            return str(error).removeprefix("Argument `model`: ").removeprefix("Argument `model` ")
         return ""
 
     def idle(self, model: keras.Model) -> str:

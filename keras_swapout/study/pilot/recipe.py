@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from keras_swapout.consistency.heads import is_of_keras, known_loss, loss_of, per_output
-from keras_swapout.study.networks import Network
+from keras_swapout.study.networks import Network, compiled
 from keras_swapout.study.pilot.settings import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Settings
 from keras_swapout.study.task import Task
 
@@ -163,23 +163,6 @@ def own_metrics(base: keras.Model) -> dict[str, keras.metrics.Metric]:
     return metrics
 
 
-def compiled(base: keras.Model) -> dict[str, Any]:
-    """The metrics and loss weights that a network is compiled with, made anew; empty if it is not.
-
-    Says where they can't be.
-    """
-    if not getattr(base, "compiled", False):
-        return {}
-    found, config = {}, base.get_compile_config()
-    for name in ("loss_weights", "metrics"):
-        try:
-            found[name] = keras.saving.deserialize_keras_object(config.get(name))
-        except Exception as error:  # of the user's own metrics, whatever they raise
-            # Without the model's name, which differs each time, it is said once.
-            warnings.warn(f"the network's {name} can't be made anew: {error}", stacklevel=2)
-    return found
-
-
 def _optimizer(base, network, settings, steps):
     rate = settings.learning_rate
     if settings.optimizer is None and getattr(base, "compiled", False):
@@ -205,5 +188,11 @@ def _optimizer(base, network, settings, steps):
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warm_up), warmup_target=rate, warmup_steps=warm_up
     )
-    optimizer = keras.optimizers.get(settings.optimizer or "adamw")
+    try:
+        optimizer = keras.optimizers.get(settings.optimizer or "adamw")
+    except ValueError as error:
+        raise ValueError(
+            "Argument `optimizer` must be a name of keras.optimizers. "
+            f"Received: optimizer={settings.optimizer!r}"
+        ) from error
     return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": schedule})
