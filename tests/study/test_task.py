@@ -11,6 +11,7 @@ from sklearn import metrics
 from sklearn.datasets import load_breast_cancer
 
 from keras_swapout.datasets import read
+from keras_swapout.study.evaluate import evaluate
 from keras_swapout.study.networks import Choice, Network
 from keras_swapout.study.pilot.data import PilotData
 from keras_swapout.study.pilot.methods import find
@@ -309,6 +310,33 @@ def test_numbers_have_an_error_in_place_of_accuracy():
     assert run["test"]["mae"] == pytest.approx(np.abs(test.labels - y[:, 0]).mean(), rel=1e-5)
     assert run["history"]["val_rmse"][-1] > 0 and run["consistency"] == {}
     assert run_shape()(run) and isinstance(trainer.model.loss, keras.losses.MeanSquaredError)
+
+
+@pytest.mark.parametrize(("model", "data"), [("numbers", "slopes"), ("table_sigmoid", "cancer")])
+def test_evaluate_measures_what_is_no_image(model, data, tmp_path, capsys):
+    arrays = read(f"their_kinds:{data}")
+    made = Network(Choice(f"their_kinds:{model}"), arrays.info, arrays.train).new(0)
+    made.save(tmp_path / "a.keras")
+    options = {"samples": 2, "scale": "standardise", "out": tmp_path / "out"}
+    results = evaluate(tmp_path / "a.keras", f"their_kinds:{data}", **options)
+    found = results["runs"][0]["test"]
+    y = made.predict(arrays.info.scaled(arrays.test.images), verbose=0)[:, 0]
+    if data == "slopes":
+        expected = {"mae": np.abs(y - arrays.test.labels).mean()}
+        said = "mean absolute error"
+    else:
+        p = 1 / (1 + np.exp(-y))
+        expected = {
+            "accuracy": metrics.accuracy_score(arrays.test.labels, p > 0.5),
+            "nll": metrics.log_loss(arrays.test.labels, p),
+            "brier": 2 * metrics.brier_score_loss(arrays.test.labels, p),
+        }
+        said = "in accuracy"
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert "corrupted" not in results["comparison"]["answer"]
+    assert said in results["comparison"]["answer"].lower()
+    assert len(capsys.readouterr().out.split("All of it")[0].splitlines()) < 32
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_several_inputs_and_outputs():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_swapout.study.evaluate.measures import ACCURACY, COMPARED, MEASURES, PRIMARY
+from keras_swapout.study.evaluate.measures import COMPARED, DECIDE, MEASURES, PRIMARY
 from keras_swapout.study.measuring.comparison import BETTER, WORSE, against, summary
 from keras_swapout.study.measuring.statistics import mean_interval
 from keras_swapout.study.measuring.ways import DETERMINISTIC
@@ -65,8 +65,9 @@ def compare(
         for row in rows
     }
 
-    # Of what is no image there is no corruption.
-    primary = PRIMARY if all(PRIMARY.name in images[row] for row in rows) else ACCURACY
+    # Of what is no image there is no corruption, and of numbers no accuracy.
+    there = [m for m in DECIDE if all(m.name in images[row] for row in rows)]
+    primary = there[0] if there else PRIMARY
 
     def several(row):
         return len(values[row][primary.name]) > 1

@@ -20,10 +20,18 @@ PRIMARY = Measure(
 )
 #: What decides where there are no corruptions.
 ACCURACY = Measure("accuracy", "Accuracy", "test.accuracy", unit="%", digits=1)
+#: Of numbers to predict.
+ERROR = Measure("mae", "Mean absolute error", "test.mae", higher_is_better=False)
+CORRUPTED_ERROR = Measure(
+    "corrupted_mae", "Mean absolute error under corruption", "corrupted.mae", higher_is_better=False
+)
 #: In the order of the table.
 MEASURES = (
     ACCURACY,
     PRIMARY,
+    ERROR,
+    CORRUPTED_ERROR,
+    Measure("rmse", "Root mean squared error", "test.rmse", higher_is_better=False),
     Measure("nll", "Negative log likelihood", "test.nll", higher_is_better=False),
     Measure(
         "corrupted_nll",
@@ -99,18 +107,23 @@ MEASURES = (
         note="per image, as a multiple of deterministic inference with the same model",
     ),
 )
-#: Those that are compared, the first of them for the answer.
+#: Those that are compared; for the answer the first one that there is.
 COMPARED = tuple(
     {m.name: m for m in MEASURES}[name]
-    for name in ("corrupted_accuracy", "corrupted_nll", "accuracy", "nll")
+    for name in ("corrupted_accuracy", "corrupted_nll", "accuracy", "nll", "corrupted_mae", "mae")
 )
+DECIDE = (PRIMARY, ACCURACY, CORRUPTED_ERROR, ERROR)
+#: What is kept of each image or, of numbers, sample, and the measure that it is averaged to.
+BY_IMAGE = {"correct": "accuracy", "nll": "nll", "absolute": "mae"}
 
 
 _MORE = holds(**dict.fromkeys(("brier", "aurc", "error_auroc"), number))
 
 
-def clean_part(images: int) -> Shape:
-    """What `of_clean` returns for so many images."""
+def clean_part(images: int, numbers: bool = False) -> Shape:
+    """What `of_clean` returns for so many images, of classes or of numbers."""
+    if numbers:
+        return holds(test=scores.ERRORS, absolute=many(number, images))
     return holds(
         test=both(scores.QUALITY, _MORE),
         calibration=scores.CURVE,
@@ -121,8 +134,11 @@ def clean_part(images: int) -> Shape:
     )
 
 
-def corrupted_part(images: int, severities: Iterable[int]) -> Shape:
+def corrupted_part(images: int, severities: Iterable[int], numbers: bool = False) -> Shape:
     """What is kept of `of_corrupted` for so many images under a corruption."""
+    if numbers:
+        quality = holds(**dict.fromkeys(map(str, severities), scores.ERRORS))
+        return holds(quality=quality, absolute=many(number, images))
     return holds(
         quality=holds(**dict.fromkeys(map(str, severities), scores.QUALITY)),
         correct=many(number, images),
@@ -182,6 +198,41 @@ def of_corrupted(prediction: Prediction, labels: np.ndarray) -> dict[str, Any]:
         "quality": scores.quality(logits, labels),
         "correct": (logits.argmax(axis=1) == labels).astype(int).tolist(),
         "nll": (-scores.log_softmax(logits)[rows, labels]).tolist(),
+    }
+
+
+def numbers_of_clean(prediction: Prediction, labels: np.ndarray) -> dict[str, Any]:
+    """As `of_clean`, of numbers: "test", {"rmse", "mae"}, and "absolute", the error of each sample.
+
+    Args:
+        prediction: of n samples, (n, ...).
+        labels: the right numbers, of that shape.
+
+    Example:
+
+    >>> from keras_swapout.consistency.divergence import Head
+    >>> from keras_swapout.inference import predict
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Rescaling(2.0)])
+    >>> prediction = predict(model, np.array([[1.0], [2.0]]), head=Head(None))
+    >>> numbers_of_clean(prediction, np.array([[1.0], [4.0]]))["absolute"]
+    [1.0, 0.0]
+    """
+    parts = numbers_of_corrupted(prediction, labels)
+    return {
+        "test": parts["quality"],
+        "calibration": None,
+        "risk_coverage": None,
+        "standard_error": None,  # a share elsewhere; here it would be in the units of the labels
+        "absolute": parts["absolute"],
+    }
+
+
+def numbers_of_corrupted(prediction: Prediction, labels: np.ndarray) -> dict[str, Any]:
+    """As `of_corrupted`, of numbers: "quality" and "absolute"."""
+    off = np.abs(prediction.mean.astype(np.float64) - labels)
+    return {
+        "quality": scores.errors(prediction.mean, labels),
+        "absolute": off.reshape(len(off), -1).mean(axis=1).tolist(),
     }
 
 

@@ -238,7 +238,7 @@ def _numbers(results, drawn, files):
 def _pictures(results, drawn, files):
     runs = {row: [run for run in results["runs"] if run["row"] == row] for row in drawn}
     rows, sizes = results["comparison"]["rows"], results["data"]["sizes"]
-    ece = {row: one["measures"]["ece"]["mean"] for row, one in rows.items()}
+    ece = {row: one["measures"].get("ece", {}).get("mean") for row, one in rows.items()}
     several = files > len(results["models"])
     band = ", with a band of one standard deviation over the files of a model" if several else ""
     first = next(iter(drawn))

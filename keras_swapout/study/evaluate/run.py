@@ -153,11 +153,16 @@ def _run(subjects, images, record, imports, out, verbose, start):
     from keras_swapout.study.report.words import counted
 
     kept = Parts(out)
+    first = subjects[0]
+    numbers = not first.task.classifies
+    if any(subject.task.classifies == numbers for subject in subjects):
+        raise ValueError(
+            "Argument `models` must be models of one kind: some give classes, others numbers"
+        )
+    severities = images.options.severities
     kept.expect(
-        measures.clean_part(len(subjects[0].labels(images.labels))),
-        measures.corrupted_part(
-            len(subjects[0].labels(images.chosen_labels)), images.options.severities
-        ),
+        measures.clean_part(len(first.labels(images.labels)), numbers),
+        measures.corrupted_part(len(first.labels(images.chosen_labels)), severities, numbers),
     )
     names = [CLEAN, *images.corruptions]
     parts = [(s.file, way, name) for s in subjects for way in s.ways for name in names]
@@ -185,8 +190,12 @@ def _run(subjects, images, record, imports, out, verbose, start):
     ]
     for run in runs:
         if not display.console.is_terminal:  # which shows the table now
-            said = f"{run['row']}, seed {run['seed']}: accuracy {run['test']['accuracy']:.2%}"
-            if run["corrupted"]:
+            said = f"{run['row']}, seed {run['seed']}: "
+            if numbers:
+                said += f"mean absolute error {run['test']['mae']:.4g}"
+            else:
+                said += f"accuracy {run['test']['accuracy']:.2%}"
+            if run["corrupted"] and not numbers:
                 said += f", under corruption {run['corrupted']['accuracy']:.2%}"
             display.say(said)
     rows = {run["row"]: {"model": run["model"], "way": run["way"]} for run in runs}
@@ -220,11 +229,11 @@ def _task(network, name, images):
     from keras_swapout.study.task import find_task
 
     task = find_task(network, name, images.info, Split(images.images, images.labels), "models")
-    if task.single is None:
+    if len(task.outputs) > 1 or (task.single is None and task.classifies):
         raise ValueError(
-            "Argument `models` must be models with one output of classes, which the likelihood and "
-            f"the calibration are of; keras-swapout pilot takes others too. Received: {name!r}, "
-            f"which gives {task.describe()}"
+            "Argument `models` must be models with one output, of classes along its last axis or "
+            f"of numbers; keras-swapout pilot takes others too. Received: {name!r}, which gives "
+            f"{task.describe()}"
         )
     return task
 
@@ -246,7 +255,7 @@ class _Subject:
 
         self.file, self.network, self.task, self.images = file, network, task, images
         options = images.options
-        self._ways = Ways(network, (options.samples,), options.batch_size, task.single)
+        self._ways = Ways(network, (options.samples,), options.batch_size, task.heads[0])
         self._recalibrated = False
         self.ways = [
             way
@@ -261,11 +270,13 @@ class _Subject:
         if way == RECALIBRATED and not self._recalibrated:
             self._ways.recalibrate(self.images.training_inputs())
             self._recalibrated = True
-        return self.task.flat(self._ways.predict(way, inputs))
+        prediction = self._ways.predict(way, inputs)
+        return self.task.flat(prediction) if self.task.classifies else prediction
 
     def labels(self, y: Any) -> np.ndarray:
-        """One class for each row of a prediction."""
-        return self.task.labels(y)[0].reshape(-1)
+        """One class for each row of a prediction; or numbers, of its shape."""
+        labels = self.task.labels(y)[0]
+        return labels.reshape(-1) if self.task.classifies else labels
 
     def row(self, way: str) -> str:
         return f"{self.file.model}, {way}"
@@ -273,18 +284,19 @@ class _Subject:
 
 def _measure_clean(subjects, images, kept, display):
     """The parts that are missing of the clean images."""
-    from keras_swapout.study.evaluate.measures import of_clean
+    from keras_swapout.study.evaluate.measures import numbers_of_clean, of_clean
 
     for subject, way in _missing(CLEAN, subjects, kept):
         prediction = _predict(subject, way, images.images, CLEAN, display)
-        part = of_clean(prediction, subject.labels(images.labels))
+        measure = of_clean if subject.task.classifies else numbers_of_clean
+        part = measure(prediction, subject.labels(images.labels))
         kept.keep(subject.file, way, CLEAN, part)
         display.finished(f"{subject.row(way)}: {CLEAN}", lasting=False)
 
 
 def _measure_corrupted(name, subjects, images, kept, display):
     """The parts that are missing of one corruption; its images are made once for all."""
-    from keras_swapout.study.evaluate.measures import of_corrupted
+    from keras_swapout.study.evaluate.measures import numbers_of_corrupted, of_corrupted
 
     missing = _missing(name, subjects, kept)
     found: dict[Any, dict[str, Any]] = {one: {} for one in missing}
@@ -294,7 +306,8 @@ def _measure_corrupted(name, subjects, images, kept, display):
         raw = images.corrupted(name, severity)
         for subject, way in missing:
             prediction = _predict(subject, way, raw, label, display)
-            part = of_corrupted(prediction, subject.labels(images.chosen_labels))
+            measure = of_corrupted if subject.task.classifies else numbers_of_corrupted
+            part = measure(prediction, subject.labels(images.chosen_labels))
             found[subject, way][str(severity)] = part
     for (subject, way), part in found.items():
         kept.keep(subject.file, way, name, _pooled(part))
@@ -324,9 +337,9 @@ def _predict(subject, way, raw, label, display):
 
 def _pooled(parts):
     """Each severity's quality, and of every image the sums over the severities."""
+    kept = next(iter(parts.values())).keys() - {"quality"}
     sums = {
-        key: np.sum([part[key] for part in parts.values()], axis=0).tolist()
-        for key in ("correct", "nll")
+        key: np.sum([part[key] for part in parts.values()], axis=0).tolist() for key in sorted(kept)
     }
     return {"quality": {severity: part["quality"] for severity, part in parts.items()}, **sums}
 
@@ -387,8 +400,9 @@ def _one(subject, way, images, kept, times):
             f"corruption{suffix}": {
                 name: {severity: quality[key] for severity, quality in part["quality"].items()}
                 for name, part in parts.items()
+                if key in next(iter(part["quality"].values()))
             }
-            for key, suffix in (("accuracy", ""), ("nll", "_nll"), ("ece", "_ece"))
+            for key, suffix in (("accuracy", ""), ("nll", "_nll"), ("ece", "_ece"), ("mae", "_mae"))
         },
         "time": times.get(way, {}).get("ratio"),
         "milliseconds": times.get(way, {}).get("ms"),
@@ -397,6 +411,8 @@ def _one(subject, way, images, kept, times):
 
 def _by_image(subjects, images, kept):
     """Of every row and compared measure the values by image, means over the row's files."""
+    from keras_swapout.study.evaluate.measures import BY_IMAGE
+
     cells = len(images.corruptions) * len(images.options.severities)
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for subject in subjects:
@@ -404,7 +420,9 @@ def _by_image(subjects, images, kept):
             row = found.setdefault(subject.row(way), {})
             clean = kept.read(subject.file, way, CLEAN)
             parts = [kept.read(subject.file, way, name) for name in images.corruptions]
-            for key, name in (("correct", "accuracy"), ("nll", "nll")):
+            for key, name in BY_IMAGE.items():
+                if key not in clean:
+                    continue
                 if parts:
                     total = np.sum([part[key] for part in parts], axis=0) / cells
                     row.setdefault(f"corrupted_{name}", []).append(total)

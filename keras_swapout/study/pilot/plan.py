@@ -14,6 +14,7 @@ REPORT = 10  # seconds at the end
 LATE = 0.15  # of the time, by which the last seed may be late
 FEWEST = 3  # seeds, and epochs
 DEARER = 1.3  # a run of some method over one of plain, before that is known
+SLOWER = 1.5  # a step in a long run over one of the first, with the looks at validation
 EVALUATED = 3  # seconds of a run that are no training, likewise
 
 Key = tuple[str, float, int]  # method, share of wrong labels, seed
@@ -99,11 +100,11 @@ def epochs_that_fit(settings: Settings, minutes: float, step: float, steps: int,
     """
     runs = FEWEST * len(settings.methods) * len(settings.label_noise)
     each = (60 * minutes - 3 * REPORT) * width / runs / DEARER - EVALUATED
-    return max(FEWEST, min(settings.epochs, int(each / (step * steps))))
+    return max(FEWEST, min(settings.epochs, int(each / (step * SLOWER * steps))))
 
 
 def estimate(settings: Settings, step: float, steps: int, width: int) -> float:
     """Seconds of a whole pilot, roughly, from the time of a step."""
     runs = settings.seeds * len(settings.methods) * len(settings.label_noise)
-    each = DEARER * (settings.epochs * steps * step + EVALUATED)
+    each = DEARER * (settings.epochs * steps * step * SLOWER + EVALUATED)
     return runs * each / min(width, runs) + 3 * REPORT

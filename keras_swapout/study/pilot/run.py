@@ -155,7 +155,7 @@ def _make(plan, place, data, models, out):
     settings = plan.settings
     display = Display(len(plan.wanted), len(plan.found), settings.epochs, "runs")
     done = f", {len(plan.found)} of {len(plan.wanted)} runs already done"
-    display.say(f"{_compared(settings, data)}{done if plan.found else ''}")
+    display.say(f"{_compared(settings, data, plan.minutes)}{done if plan.found else ''}")
 
     def watched(spec):
         name = name_of(spec["method"], spec["noise"], spec["seed"])
@@ -176,17 +176,19 @@ def _make(plan, place, data, models, out):
             display.total = len(plan.wanted)
             display.finished(_said(run), lasting=False)
             left = [key for key in plan.wanted if key not in plan.found]
-            if len(plan.found) == known and (seconds := plan.seconds(left)) > 60:
+            told = plan.minutes is not None or len(plan.found) != known
+            if not told and (seconds := plan.seconds(left)) > 60:
                 display.say(f"about {seconds / 60:.0f} minute(s) to go, for {len(left)} runs")
 
 
-def _compared(settings, data):
+def _compared(settings, data, at_most):
     what = "images" if data.info.kind == "images" else "samples"
     noise = " and ".join(f"{100 * share:g} %" for share in settings.label_noise)
     wrong = f", {noise} of the labels wrong" if any(settings.label_noise) else ""
+    seeds = f"at most {settings.seeds}" if at_most else settings.seeds
     return (
         f"{settings.data}: {data.info.sizes['train']} training {what}{wrong}; {settings.model}, "
-        f"{settings.epochs} epochs; {len(settings.methods)} methods x {settings.seeds} seeds"
+        f"{settings.epochs} epochs; {len(settings.methods)} methods x {seeds} seeds"
     )
 
 

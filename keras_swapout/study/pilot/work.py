@@ -78,10 +78,13 @@ def time_step(spec: Mapping[str, Any]) -> float:
     Args:
         spec: of a run, as for `run_one`.
     """
+    from keras_swapout.study.pilot.training import steps_at_once
+
     with _LOCK:
         trainer = _trainer_of(spec)
-        steps = min(trainer.data.steps, STEPS)
-        batches = trainer.data.training_batches(0).take(steps)
+        at_once = steps_at_once(trainer.data)
+        steps = at_once * -(-STEPS // at_once)  # whole calls of the compiled function
+        batches = trainer.data.training_batches(0).repeat().take(steps)
         start = time.perf_counter()
         trainer.model.fit(batches, shuffle=False, verbose=0)
         return (time.perf_counter() - start) / steps

@@ -78,6 +78,7 @@ def established(lines: Sequence[Line]) -> list[Line]:
 def _short(measure):
     short = {
         "nll": "NLL",
+        "balanced_accuracy": "Balanced accuracy",
         "corruption_accuracy": "Corrupted",
         "corrupted_accuracy": "Corrupted",
         "corrupted_nll": "Corrupted NLL",
