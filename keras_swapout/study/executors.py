@@ -58,7 +58,7 @@ class Place:
         """An executor, which ends with the block and leaves no process behind."""
         if self.scheduler is not None:
             with _client(self.scheduler) as client:
-                yield client.get_executor(pure=False)
+                yield _Cluster(client)
         elif self.jobs is None:
             yield _Here()
         else:
@@ -75,6 +75,31 @@ class _Here(Executor):
             future.set_result(fn(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
+        return future
+
+
+class _Cluster(Executor):
+    """Has a dask cluster do it.
+
+    Dask's own executor takes a result that is lost with its worker, just after it was made, for an
+    error (distributed 2026.8.0, `_cascade_future`); here it is waited for again.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client, self._theirs = client, []  # what nobody holds, dask gives up
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+
+        def hand_on(theirs):
+            try:
+                future.set_result(theirs.result())
+            except BaseException as error:  # dask raises what it likes, also for what it cancelled
+                future.set_exception(error)
+
+        theirs = self.client.submit(fn, *args, pure=False, **kwargs)
+        self._theirs.append(theirs)
+        theirs.add_done_callback(hand_on)
         return future
 
 
