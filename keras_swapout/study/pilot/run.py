@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 import warnings
@@ -24,6 +25,7 @@ from keras_swapout.study.pilot.methods import REFERENCE, find
 from keras_swapout.study.pilot.plan import Plan, epochs_that_fit, estimate
 from keras_swapout.study.pilot.runs import model_path, name_of, run_path
 from keras_swapout.study.pilot.settings import OPTIONS, Settings, make_settings
+from keras_swapout.study.report.words import counted
 from keras_swapout.study.shapes import holds, number
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ def _budgeted(settings, place, data, out, minutes, shorten):
         return dataclasses.replace(settings, epochs=epochs)
     seconds = estimate(settings, step, data.steps, place.width)
     if not minutes and seconds > 60:
-        said = f"This takes about {seconds / 60:.0f} minutes"
+        said = f"This takes about {counted(math.ceil(seconds / 60), 'minute')}"
         if seconds > ANNOUNCED:
             shown = {name: value for name, value in settings.record().items() if value}
             options = [name for name in OPTIONS if name in ("data", "model", "image_size")]
