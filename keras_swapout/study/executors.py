@@ -20,6 +20,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any
 
+from keras_swapout.datasets.sources import imported
+
 MOST = 64  # values that a cluster has at a time
 TRIES = 3  # of a value whose process is killed
 #: One thread for each process: on small networks two are no faster than one, and what is computed
@@ -139,13 +141,7 @@ def _end_with_parent():
 
 
 def _client(address):
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise ImportError(
-            'dask is missing. Install it with: pip install "keras-swapout[cluster]"'
-        ) from error
-    return Client(address)
+    return imported("dask.distributed", "cluster").Client(address)
 
 
 def completed(

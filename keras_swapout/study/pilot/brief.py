@@ -10,13 +10,14 @@ import numpy as np
 from keras_swapout.study.measuring.comparison import BETTER, WORSE
 from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import enough, resolvable
-from keras_swapout.study.pilot.compare import BASELINE, condition
+from keras_swapout.study.pilot.compare import BASELINE, by_condition, condition
 from keras_swapout.study.report.brief import Brief, Line, line
 from keras_swapout.study.report.words import (
     difference_text,
     listed,
     lower,
     size_text,
+    upper,
 )
 
 FEWEST = 3  # seeds of which an interval says something
@@ -85,7 +86,7 @@ def _sentence(share, found, several, seeds):
     name, methods = lower(primary.title), found["methods"]
     rows = {n: m["against"][primary.name] for n, m in methods.items() if m["against"]}
     if seeds < FEWEST:
-        return _upper(f"{start}there are too few seeds to tell{_how_many(primary, rows, methods)}.")
+        return upper(f"{start}there are too few seeds to tell{_how_many(primary, rows, methods)}.")
     by = {
         verdict: [n for n, row in rows.items() if row["verdict"] == verdict]
         for verdict in (BETTER, WORSE)
@@ -99,12 +100,10 @@ def _sentence(share, found, several, seeds):
         if each:
             said.append(f"{verdict} than plain in {name}: {listed(each)}")
     if said:
-        return _upper(f"{start}{'; '.join(said)}.")
+        return upper(f"{start}{'; '.join(said)}.")
     least = resolvable([m["measures"][primary.name]["values"] for m in methods.values()])
     could = f"; {seeds} seeds show differences from {size_text(primary, least)}" if least else ""
-    return _upper(
-        f"{start}no method differs from plain in {name} by more than the seeds do{could}."
-    )
+    return upper(f"{start}no method differs from plain in {name} by more than the seeds do{could}.")
 
 
 def _how_many(primary, rows, methods):
@@ -139,12 +138,8 @@ def _lost(conditions, order, several):
 def _memorised(results):
     """Whether plain has learnt its training labels by heart."""
     said = []
-    for share in sorted({run.get("noise", 0.0) for run in results["runs"]}):
-        runs = [
-            run
-            for run in results["runs"]
-            if run["method"] == BASELINE and run.get("noise", 0.0) == share
-        ]
+    for share, every in by_condition(results).items():
+        runs = [run for run in every if run["method"] == BASELINE]
         train, test = (
             [value for run in runs if (value := at(run, f"{split}.accuracy")) is not None]
             for split in ("train", "test")
@@ -165,7 +160,7 @@ def _memorised(results):
                     f"with {100 * share:g} % wrong it repeats {100 * np.mean(given):.0f} % of "
                     "the wrong ones"
                 )
-    return [_upper(f"{'; '.join(said)}.")] if said else []
+    return [upper(f"{'; '.join(said)}.")] if said else []
 
 
 def _then(results, conditions, few):
@@ -173,8 +168,8 @@ def _then(results, conditions, few):
     if few:
         return ["Next: more seeds (--seeds 5)."]
     gained = [
-        (share, name)
-        for share, found in conditions.items()
+        name
+        for found in conditions.values()
         if found["primary"]
         for name, method in found["methods"].items()
         if method["against"].get(found["primary"].name, {}).get("verdict") == BETTER
@@ -183,9 +178,5 @@ def _then(results, conditions, few):
         return ["Next: your own images, keras-swapout pilot --data FOLDER [--model FILE.keras]."]
     if not gained:
         return ["Next: keep plain; or --label-noise 0.2, if your labels may be wrong."]
-    name = gained[0][1].partition("@")[0]
+    name = gained[0].partition("@")[0]
     return [f"Next: keras-swapout tune --data {settings.get('data', 'FOLDER')} --method {name}."]
-
-
-def _upper(text):
-    return text[:1].upper() + text[1:]

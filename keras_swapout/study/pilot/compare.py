@@ -36,12 +36,19 @@ def compare(results: Mapping[str, Any]) -> dict[str, Any]:
     ...  for one in found["conditions"].values()]
     [0.9, 0.4]
     """
-    shares = sorted({run.get("noise", 0.0) for run in results["runs"]}) or [0.0]
-    conditions = {}
-    for share in shares:
-        runs = [run for run in results["runs"] if run.get("noise", 0.0) == share]
-        conditions[share] = compare_runs({**results, "runs": runs})
-    return {**conditions[shares[0]], "conditions": conditions}
+    conditions = {
+        share: compare_runs({**results, "runs": runs})
+        for share, runs in by_condition(results).items()
+    }
+    return {**conditions[min(conditions)], "conditions": conditions}
+
+
+def by_condition(results: Mapping[str, Any]) -> dict[float, list[Mapping[str, Any]]]:
+    """The runs of each share of wrong labels, in order; version 0.1.0 had none that were wrong."""
+    found: dict[float, list[Mapping[str, Any]]] = {}
+    for run in results["runs"]:
+        found.setdefault(run.get("noise", 0.0), []).append(run)
+    return dict(sorted(found.items())) or {0.0: []}
 
 
 def condition(share: float) -> str:

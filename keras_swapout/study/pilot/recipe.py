@@ -19,7 +19,6 @@ NEW, CONTINUED = 1e-3, 1e-4  # learning rates of AdamW
 WARM_UP = 0.05  # share of the steps
 #: Losses by the labels that they take.
 _ONE_HOT = ("categoricalcrossentropy", "categoricalfocalcrossentropy", "kldivergence")
-_BINARY = ("binarycrossentropy", "binaryfocalcrossentropy")
 OURS = ("accuracy", "acc", "crossentropy", "ce")  # metrics that a pilot measures itself
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_swapout.study.pilot import plots
 from keras_swapout.study.pilot.brief import brief
-from keras_swapout.study.pilot.compare import BASELINE, condition
+from keras_swapout.study.pilot.compare import BASELINE, by_condition, condition
 from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.settings import OPTIONS
 from keras_swapout.study.report.page import (
@@ -23,7 +23,7 @@ from keras_swapout.study.report.page import (
 )
 from keras_swapout.study.report.plots import FEW
 from keras_swapout.study.report.tables import Cell, Column, Row, Table, cell, column
-from keras_swapout.study.report.words import counted
+from keras_swapout.study.report.words import counted, lower
 
 LIMITS = (
     "“No difference measured” does not mean that there is none: the interval beside it says how "
@@ -76,12 +76,13 @@ def make_page(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Page
         plots.seeds(results, comparison),
     )
     short = brief(results, comparison)
-    several = len(comparison["conditions"]) > 1
+    runs, several = by_condition(results), len(comparison["conditions"]) > 1
     sections = [Section("Seed by seed", [seen])]
     for place, (share, found) in enumerate(comparison["conditions"].items()):
-        runs = [run for run in results["runs"] if run.get("noise", 0.0) == share]
-        own = f": {condition(share)[0].lower()}{condition(share)[1:]}" if several else ""
-        sections += _sections({**results, "runs": runs}, found, drawn, own, f"-{place}" * several)
+        own = f": {lower(condition(share))}" if several else ""
+        sections += _sections(
+            {**results, "runs": runs[share]}, found, drawn, own, f"-{place}" * several
+        )
     return Page(
         title=f"Pilot report{f': {name}' if name else ''}",
         under=_under(results, comparison),
