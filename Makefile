@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 TESTS  := tests keras_swapout
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
-.PHONY: pilot test lint benchmark notebooks clean
+.PHONY: pilot test test-slow lint benchmark notebooks clean
 
 pilot: $(VENV)/pilot.installed
 	$(BIN)/keras-swapout pilot --out pilot-digits
@@ -16,6 +16,10 @@ pilot: $(VENV)/pilot.installed
 test: $(VENV)/test.installed lint
 	KERAS_BACKEND=tensorflow $(PYTEST)
 	KERAS_BACKEND=jax $(PYTEST)
+
+# Whole networks of keras.applications through the pilot.
+test-slow: $(VENV)/test.installed
+	KERAS_BACKEND=tensorflow $(PYTEST) -m slow
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .
