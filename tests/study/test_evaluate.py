@@ -1,8 +1,10 @@
 """`keras-swapout evaluate`: numbers, grouping, interruption, errors and the page."""
 
+import itertools
 import json
 import re
 import sys
+import types
 
 import keras
 import numpy as np
@@ -194,7 +196,11 @@ def test_page_and_terminal(finished):
     assert "Confidence (%)" in reader.text and "Coverage: images predicted" in reader.text
     assert reader.tags.count("img") == 1 + 2 * len(NAMES)
     assert sum(url.startswith("data:image/png") for url in reader.fetched) == 1 + 2 * len(NAMES)
-    assert reader.tags.count("svg") == 3
+    assert reader.tags.count("svg") == 4
+    before_the_first_table = reader.tags[: reader.tags.index("table")]
+    assert before_the_first_table.count("svg") == 1 and "details" not in before_the_first_table
+    one = next(one for one in comparison["comparisons"] if one["kind"] == "way")
+    assert f"{one['subject']}: " in re.search(r'aria-label="([^"]*)"', reader.source)[1]
     terminal = " ".join(printed(report.make_page(results), 80, 120).split())
     assert "A way against deterministic inference, a model against plain: ▲" in terminal
     for one in comparison["comparisons"]:
@@ -420,6 +426,20 @@ def test_every_image_of_a_folder(folder, tmp_path):
     assert "there is nothing to compare" in results["comparison"]["answer"]
     text = read(tmp_path / "o" / "report.html").text
     assert "left out: with --split all there are no training images" in text
+
+
+@pytest.mark.tensorflow
+def test_what_takes_longer_is_said_after_the_first_corruption(
+    folder, tmp_path, monkeypatch, capsys
+):
+    clock = itertools.count(0, 100)  # seconds, of which each look takes so many
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(perf_counter=clock.__next__))
+    network(False, 0, classes=2, shape=(8, 8, 3), activation="softmax").save(tmp_path / "a.keras")
+    options = {"severities": [3], "corruption_images": 4, "scale": "unit"}
+    evaluate(tmp_path / "a.keras", str(folder), 2, **options, split="all")
+    text = capsys.readouterr().out
+    assert text.count("to go") == 1 and "about 2 minutes to go: 1 of 3 parts" in text
+    assert text.index("deterministic") < text.index(NAMES[0]) < text.index("to go")
 
 
 @pytest.mark.tensorflow

@@ -19,6 +19,7 @@ from keras_swapout.study.pilot.compare import compare  # noqa: E402
 from keras_swapout.study.pilot.report import make_page  # noqa: E402
 from keras_swapout.study.report import page, words  # noqa: E402
 from keras_swapout.study.report.answer import answer, how_tested, sentence  # noqa: E402
+from keras_swapout.study.report.dots import Group, Mean, dots, in_words  # noqa: E402
 from keras_swapout.study.report.drawing import new_figure  # noqa: E402
 from keras_swapout.study.report.plots import pooled_bins  # noqa: E402
 from keras_swapout.study.report.tables import Cell, Column, Row, Table, cell, column  # noqa: E402
@@ -195,12 +196,13 @@ def every_part(text="text"):
         page.Section("a folded one", [page.Text(text)], folded=text),
         page.Section("an empty one", nothing),
     ]
-    return page.Page(text, text, text, [text], sections)
+    first = page.Picture("answer", text, text, figure, f"{text}, said")
+    return page.Page(text, text, text, [text], sections, first)
 
 
 def test_a_page_of_every_part():
     reader = read(every_part())
-    for tag, count in {"h2": 2, "svg": 2, "pre": 1, "img": 2, "details": 1, "summary": 1}.items():
+    for tag, count in {"h2": 2, "svg": 3, "pre": 1, "img": 2, "details": 1, "summary": 1}.items():
         assert reader.tags.count(tag) == count, tag
     assert reader.tags.count("table") == 3 and "no " not in reader.text
     assert '<p class="verdict"><span class="chip" style="background: #654321"></span>' in (
@@ -210,6 +212,9 @@ def test_a_page_of_every_part():
     assert '<tr class="best">' in reader.source and 'style="background: red"' in reader.source
     assert "<b>text ± 0.5</b>" in reader.source and "▲ better" in reader.text
     assert '<table class="shades">' in reader.source
+    labels = re.findall(r'<svg role="img" aria-label="([^"]*)"', reader.source)
+    assert labels == ["text, said", "text", "text"]  # the answer's first
+    read(every_part()._replace(picture=None))
 
 
 def test_a_page_of_hostile_parts():
@@ -247,6 +252,33 @@ def test_the_terminal_without_unicode():
     page.show(every_part("Swapout Θ −1 ×"), Console(file=stream, width=100))
     stream.flush()
     assert b"+/- 0.5" in raw.getvalue() and b"Swapout ? -1 x" in raw.getvalue()
+
+
+def test_rows_without_cells_are_headings():
+    rows = [Row("One kind", ()), Row("a", [Cell("1.5", "0.5")]), Row("Another", ())]
+    made = page.Page("", "", "", [], [page.Section("", [Table("", [Column("x")], rows)], True)])
+    assert '<th scope="rowgroup" colspan="2">One kind</th>' in read(made).source
+    stream = io.StringIO()
+    page.show(made, Console(file=stream, width=120))
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    assert ["One", "kind"] in lines and ["a", "1.5", "±", "0.5"] in lines
+
+
+def test_dots_intervals_and_what_they_are_seen_against():
+    rows = [Mean("a", "#0072b2", 0.9, (0.85, 0.95), [0.88, 0.92]), Mean("b", "#d55e00", 0.7, None)]
+    groups = [Group("", rows, 0.9), Group("nothing", [])]
+    (axes,) = dots(groups, ACCURACY).axes
+    values = [c.get_offsets()[:, 0].tolist() for c in axes.collections]
+    assert values == [pytest.approx([88, 92]), pytest.approx([70])]
+    assert [90, 90] in [pytest.approx(list(line.get_xdata())) for line in axes.lines]
+    low, high = axes.get_xlim()
+    assert low < 70 and 95 < high <= 101
+    assert in_words(groups[:1], ACCURACY) == (
+        "Accuracy. a: 90.0 % (95 % interval 85.0 to 95.0). b: 70.0 %."
+    )
+    assert dots([], ACCURACY) is None and dots(groups[1:], ACCURACY) is None
+    far = Mean("c", "#0072b2", 0.1, (-9.0, 9.2), [0.05, 0.15])  # runs out of the picture
+    assert dots([Group("", [far], 0.0)], NLL, True).axes[0].get_xlim()[1] < 1
 
 
 def test_a_page_is_written_whole(tmp_path):
@@ -373,6 +405,24 @@ def test_terminal_says_verdicts_and_how_they_were_tested(five):
     for said in (comparison["test"], *(m["verdict"] for m in comparison["methods"].values())):
         assert " ".join(said.split()) in joined
     assert "Against plain: ▲ better" in joined
+
+
+def test_one_table_for_all_shares_of_wrong_labels():
+    results = make_results({"plain": 0, "swapout": 0.04})
+    wrong = make_results({"plain": -0.2, "swapout": 0.0}, rng_seed=1)["runs"]
+    results["runs"] += [{**run, "noise": 0.3, "memorised": {"given": 0.5}} for run in wrong]
+    made = pilot_page(results)
+    (table,) = [part for part in made.sections[0].parts if isinstance(part, Table)]
+    assert [row.title for row in table.rows if not row.cells] == [
+        "With the labels as they are",
+        "With 30 % of the training labels wrong",
+    ]
+    titles = ["Plain", "Swapout"]
+    assert [row.title for row in table.rows if row.cells] == titles * 2
+    assert all(len(row.cells) in (0, len(table.columns)) for row in table.rows)
+    assert not made.sections[0].folded and all(s.folded for s in made.sections[1:-1])
+    reader = read(made)
+    assert reader.text.index("seed by seed") < reader.text.index("The numbers")
 
 
 def test_the_same_page_each_time_and_the_command_to_repeat_it():

@@ -26,6 +26,7 @@ from keras_swapout.study.pilot.methods import METHODS, find
 from keras_swapout.study.pilot.runs import run_path
 from keras_swapout.study.tune import make_settings, run_tune, search
 from keras_swapout.study.tune import run as tune_run
+from keras_swapout.study.tune.progress import Display
 from keras_swapout.study.tune.settings import TUNABLE
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("little_garbage")]
@@ -59,7 +60,8 @@ def test_every_number_of_a_method_is_searched_and_named(name, schedule):
     method = search.method_of(values, settings)
     assert find(method.name) == method and method.name != name
     per_theta = {"linear": 1, "constant": 1, "stage": 3}[schedule]
-    thetas = [n for n in METHODS[name].values if n not in ("rate", "block_size", "alpha")]
+    others = ("rate", "block_size", "alpha", "label_weight")
+    thetas = [n for n in METHODS[name].values if n not in others]
     assert len(names) == len(METHODS[name].values) + len(thetas) * (per_theta - 1)
     for theta in thetas:
         expected = {"linear": (1.0, 0.3), "constant": 0.3, "stage": (0.3, 0.3, 0.3)}[schedule]
@@ -137,6 +139,20 @@ def test_tuned_on_validation_and_reported_on_test(finished):
     assert len(lines) == 4 and lines[0].startswith("id,status,theta_1_stop,theta_2_stop")
     page = (out / "report.html").read_text()
     assert page.count("<svg") >= 3 and tuned in page
+
+
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    # 9 trials of 2 minutes and 2 x 3 final runs of a minute and 3 seconds; or 8 trials, two by two.
+    [(1, "about 25 minutes to go: 9 trials, then 6 final runs"), (2, "about 15 minutes to go: 8")],
+)
+def test_how_long_it_takes_is_said_once_after_the_first_trials(processes, said, capsys):
+    options = TINY | {"trials": 10, "executions_per_trial": 2, "objective": "nll"}
+    display = Display(make_settings("swapout", **options), [])
+    trial = {"status": "COMPLETED", "values": {"theta": 0.5}, "measures": {"nll": 0.1}}
+    for number in range(1, 5):
+        display.trial_finished(trial | {"seconds": 120.0}, processes)
+        assert capsys.readouterr().out.count(said) == (number == processes)
 
 
 def test_a_trial_is_the_same_run_with_variables_and_with_constants(finished):

@@ -18,7 +18,7 @@ from keras_swapout.study.measuring.comparison import (  # noqa: E402
 )
 from keras_swapout.study.measuring.statistics import holm  # noqa: E402
 from keras_swapout.study.tune.gain import gain  # noqa: E402
-from keras_swapout.study.tune.plots import FIGURES  # noqa: E402
+from keras_swapout.study.tune.plots import FIGURES, gained  # noqa: E402
 from keras_swapout.study.tune.report import analyse, make_page  # noqa: E402
 from keras_swapout.study.tune.sensitivity import sensitivity  # noqa: E402
 from keras_swapout.study.tune.surrogate import Surrogate  # noqa: E402
@@ -469,8 +469,32 @@ def test_every_number_of_parameters_and_trials(count, trials):
     assert all(drawn[name] is not None for name in ("objective", "parallel", "progress"))
     assert (drawn["surface"] is None) == (count < 2)
     assert sum(axes.has_data() for axes in drawn["objective"].axes) == count
-    assert ("details" in reader.tags) == (trials > 40)
-    assert reader.tags.count("svg") == sum(figure is not None for figure in drawn.values())
+    final = results["confirmation"] is not None
+    assert reader.tags.count("svg") == final + sum(one is not None for one in drawn.values())
+    before_the_first_table = reader.tags[: reader.tags.index("table")]
+    assert before_the_first_table.count("svg") == 1 and "details" not in before_the_first_table
+    title = "what tuning changed" if final else "The search, trial by trial"
+    assert title in reader.text.partition("best.json")[0]
+
+
+def test_the_picture_has_the_difference_of_each_seed_and_its_interval():
+    results = make_results(bowl, [A, B], seeds=5)
+    analysis, reader = check_page(results)
+    nll = {
+        method: np.array(
+            [r["test"]["nll"] for r in results["confirmation"]["runs"] if r["method"] == method]
+        )
+        for method in results["confirmation"]["methods"]
+    }
+    (group,), measure = gained(analysis)
+    assert measure.name == "nll" and group.line == 0
+    for row, other in zip(group.rows, ("swapout", "plain"), strict=True):
+        differences = nll["swapout@theta_1=1-0.72"] - nll[other]
+        assert row.values == pytest.approx(differences)
+        assert row.mean == pytest.approx(differences.mean())
+        assert row.interval[0] < row.mean < row.interval[1]
+    said = f"tuned against untuned: −{-group.rows[0].mean:.3f} (95 % interval −"
+    assert f'aria-label="Negative log likelihood, difference. {said}' in reader.source
 
 
 def test_titles_and_messages_are_escaped():

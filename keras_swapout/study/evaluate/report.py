@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_swapout.study.evaluate.compare import INFERENCE
-from keras_swapout.study.evaluate.measures import COMPARED, MEASURES
+from keras_swapout.study.evaluate.measures import COMPARED, DECIDE, MEASURES
 from keras_swapout.study.measuring.ways import DETERMINISTIC, RECALIBRATED
 from keras_swapout.study.report import plots
+from keras_swapout.study.report.dots import Group, Mean, differences
 from keras_swapout.study.report.drawing import COLOURS, DASHES, MARKERS, Style
 from keras_swapout.study.report.page import (
     Facts,
@@ -86,13 +87,16 @@ def make_page(results: Mapping[str, Any], examples: Mapping[str, Any] | None = N
         Facts("Ways of inference", _ways(results)),
         Facts("Corruptions", _corruptions(results["corruptions"])),
     ]
+    several = len(files) > len(models)
+    # One model in one way is compared with nothing: its accuracy by severity then comes first.
+    first, *pictures = [*_differences(comparison, drawn), *_pictures(results, drawn, several)]
     sizes = results["data"]["sizes"]
     corruptions = len(results["corruptions"]["sources"])
     severities = len(settings["severities"])
     return Page(
         title=f"Evaluation{f': {name}' if name else ''}",
         under=f"{counted(len(models), 'model')}"
-        + (f" in {len(files)} files" if len(files) > len(models) else "")
+        + (f" in {len(files)} files" if several else "")
         + (
             f", {counted(sizes['evaluated'], 'image')}, {sizes['corrupted']:,} of them under "
             f"{corruptions} corruptions in {severities} severit{'ies' if severities > 1 else 'y'}."
@@ -102,14 +106,15 @@ def make_page(results: Mapping[str, Any], examples: Mapping[str, Any] | None = N
         answer=comparison["answer"],
         details=comparison["details"],
         sections=[
-            Section("The numbers", _numbers(results, drawn, len(files)), terminal=True),
+            *_numbers(results, drawn, several),
             Section(
                 "Comparison by comparison",
                 [Text(one["sentence"], "verdict") for one in comparison["comparisons"]],
                 terminal=True,
+                folded="a sentence for each",
             ),
-            Section("Pictures", _pictures(results, drawn, len(files))),
-            Section("What the corruptions do", _examples(examples)),
+            Section("Pictures", pictures, folded="severities, calibration, abstention"),
+            Section("What the corruptions do", _examples(examples), folded="an image under each"),
             *how_measured(
                 {**results, "settings": settings},
                 facts,
@@ -117,6 +122,7 @@ def make_page(results: Mapping[str, Any], examples: Mapping[str, Any] | None = N
                 LIMITS,
             ),
         ],
+        picture=first,
     )
 
 
@@ -185,12 +191,36 @@ def _examples(found):
     return [Strips(strips), Text(note, "notes")]
 
 
-def _numbers(results, drawn, files):
+def _differences(comparison, drawn):
+    """What shows the answer: each difference with its interval; nothing where there is none."""
+    comparisons = comparison["comparisons"]
+    measure = next(
+        (m for m in DECIDE if all(m.name in one["measures"] for one in comparisons)), None
+    )
+    groups = []
+    for kind in ("model", "way") if measure else ():
+        rows = [
+            Mean(
+                one["subject"],
+                drawn[one["second"]].colour,
+                row["difference"],
+                None if row["low"] is None else (row["low"], row["high"]),
+            )
+            for one in comparisons
+            if one["kind"] == kind
+            and (row := one["measures"][measure.name])["difference"] is not None
+        ]
+        against = next((one["reference"] for one in comparisons if one["kind"] == kind), "")
+        groups += [Group(f"against {against}", rows, 0.0)] if rows else []
+    each = "The dot is the difference and the bar its 95 % interval."
+    return [differences("what differs", each, groups, measure)] if groups else []
+
+
+def _numbers(results, drawn, several):
     comparison = results["comparison"]
     present = {measure["name"] for measure in comparison["measures"]}
     measures = [m for m in MEASURES if m.name in present]
     against = {one["second"]: one["measures"] for one in comparison["comparisons"]}
-    several = files > len(results["models"])
     first_model = next(iter(results["models"]))
 
     def table(shown):
@@ -225,21 +255,27 @@ def _numbers(results, drawn, files):
         "The negative log likelihood is in nats. “Under corruption” is the mean over all "
         "corruptions and severities."
     )
+    rest = [m for m in measures if m not in first]
+
+    def explained(shown):
+        return [Text(f"{m.title}: {m.note}.", "notes") for m in shown if m.note]
+
+    main = [table(first), Text(" ".join(notes), "notes"), Text(comparison["test"], "test")]
     return [
-        table(first),
-        Text(" ".join(notes), "notes"),
-        Text(comparison["test"], "test"),
-        "Calibration, and knowing what is wrong",
-        table([m for m in measures if m not in first]),
-        *[Text(f"{m.title}: {m.note}.", "notes") for m in measures if m.note],
+        Section("The numbers", [*main, *explained(first)], terminal=True),
+        Section(
+            "Calibration, and knowing what is wrong",
+            [table(rest), *explained(rest)] if rest else [],
+            terminal=True,
+            folded=f"{len(rest)} measures more",
+        ),
     ]
 
 
-def _pictures(results, drawn, files):
+def _pictures(results, drawn, several):
     runs = {row: [run for run in results["runs"] if run["row"] == row] for row in drawn}
     rows, sizes = results["comparison"]["rows"], results["data"]["sizes"]
     ece = {row: one["measures"].get("ece", {}).get("mean") for row, one in rows.items()}
-    several = files > len(results["models"])
     band = ", with a band of one standard deviation over the files of a model" if several else ""
     first = next(iter(drawn))
     table = shades("Model, way of inference", runs, drawn, first)

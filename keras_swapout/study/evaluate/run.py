@@ -150,7 +150,7 @@ def _run(subjects, images, record, imports, out, verbose, start):
     from keras_swapout.study.progress import Display
     from keras_swapout.study.report import brief as short
     from keras_swapout.study.report import page
-    from keras_swapout.study.report.words import counted
+    from keras_swapout.study.report.words import counted, listed
 
     kept = Parts(out)
     first = subjects[0]
@@ -168,16 +168,16 @@ def _run(subjects, images, record, imports, out, verbose, start):
     parts = [(s.file, way, name) for s in subjects for way in s.ways for name in names]
     done = sum(kept.read(*part) is not None for part in parts)
     display = Display(len(parts), done)
+    ways = listed(list(dict.fromkeys(way for subject in subjects for way in subject.ways)))
     display.say(
-        f"{images.options.data}: {_sizes(images)}, {counted(len(subjects), 'model file')}"
+        f"{images.options.data}: {_sizes(images)}, {counted(len(subjects), 'model file')}, {ways}"
         + (f", {done} of {len(parts)} parts done" if done else "")
     )
     if images.seen:
         display.say(f"{images.seen}.")
     with display.live():
         _measure_clean(subjects, images, kept, display)
-        for name in images.corruptions:
-            _measure_corrupted(name, subjects, images, kept, display)
+        _measure_corruptions(subjects, images, kept, display)
         timed = {subject.file.model: subject for subject in reversed(subjects)}  # one for a model
         times = {s.file.name: _time(s, images, kept, display) for s in timed.values()}
     # A model's runs one after the other, its ways in order.
@@ -292,6 +292,21 @@ def _measure_clean(subjects, images, kept, display):
         part = measure(prediction, subject.labels(images.labels))
         kept.keep(subject.file, way, CLEAN, part)
         display.finished(f"{subject.row(way)}: {CLEAN}", lasting=False)
+
+
+def _measure_corruptions(subjects, images, kept, display):
+    """Corruption by corruption; after the first one it is said how long the others take."""
+    from keras_swapout.study.report.words import to_go
+
+    start, done = time.perf_counter(), display.done
+    for name in images.corruptions:
+        first = display.done == done
+        _measure_corrupted(name, subjects, images, kept, display)
+        if first and display.done > done:
+            left = display.total - display.done
+            seconds = (time.perf_counter() - start) / (display.done - done) * left
+            if said := to_go(seconds, f"{left} of {display.total} parts"):
+                display.say(said)
 
 
 def _measure_corrupted(name, subjects, images, kept, display):

@@ -15,6 +15,7 @@ from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import mean_interval
 from keras_swapout.study.pilot.compare import BASELINE, condition
 from keras_swapout.study.report import plots as shared
+from keras_swapout.study.report.dots import Group, Mean, dots
 from keras_swapout.study.report.drawing import (
     COLOURS,
     DASHES,
@@ -73,63 +74,32 @@ def seeds(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure |
     Returns:
         The figure, or None if there is nothing to draw.
     """
-    primary = comparison["primary"]
-    groups = {
-        share: {
+    return dots(groups(results, comparison), comparison["primary"])
+
+
+def groups(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[Group]:
+    """What `seeds` draws: the methods of each condition, and plain's mean to see them against."""
+    primary, conditions, drawn = comparison["primary"], comparison["conditions"], styles(results)
+    found = []
+    for share, own in conditions.items() if primary else ():
+        rows = {
             name: row
-            for name, method in found["methods"].items()
+            for name, method in own["methods"].items()
             if (row := method["measures"].get(primary.name)) and row["n"]
         }
-        for share, found in comparison["conditions"].items()
-        if primary
-    }
-    groups = {share: rows for share, rows in groups.items() if rows}
-    if not groups:
-        return None
-    titled = len(groups) > 1
-    scale, most = (100, 100) if primary.unit == "%" else (1, float("inf"))
-    places = sum(len(rows) + titled for rows in groups.values())
-    figure, (axes,) = new_figure(7.6, 0.9 + 0.46 * places)
-    drawn, ends, names, everything, place = styles(results), [], [], [], 0
-    for share, rows in groups.items():
-        if titled:
-            names.append(condition(share).removeprefix("With ").capitalize())
-            place += 1
-        if BASELINE in rows:
-            line = [scale * rows[BASELINE]["mean"]] * 2
-            axes.plot(
-                line, [place - 0.5, place + len(rows) - 0.5], color=PLAIN, lw=1, ls=(0, (4, 3))
+        means = [
+            Mean(
+                drawn[name].title,
+                drawn[name].colour,
+                row["mean"],
+                mean_interval(row["values"]) if row["n"] > 2 else None,
+                row["values"],
             )
-        for name, row in rows.items():
-            _dots(axes, place, scale, row, drawn[name], ends)
-            everything += row["values"]
-            names.append(drawn[name].title)
-            place += 1
-    # With two or three seeds an interval can be wider than all that was seen; the dots set the
-    # scale, and a wide interval runs out of the picture.
-    low, high = scale * min(everything), scale * max(everything)
-    room = max(0.6 * (high - low), 0.005 * scale)
-    edge = 0.04 * (high - low) + 0.001 * scale
-    low, high = max(low - room, min([low, *ends])), min(high + room, max([high, *ends]))
-    axes.set_xlim(max(low - edge, -0.01 * scale), min(high + edge, most + edge))
-    name_rows(axes, names)
-    axes.set_xlabel(f"{primary.title} (%)" if primary.unit == "%" else primary.title)
-    return figure
-
-
-def _dots(axes, place, scale, row, style, ends):
-    """One row of `seeds`; `ends` gets those of its interval."""
-    values, below = scale * np.array(row["values"]), place + 0.2
-    if len(row["values"]) > 2 and (interval := mean_interval(row["values"])):
-        interval = [scale * end for end in interval]
-        axes.plot(interval, [below] * 2, color=style.colour, lw=1.8, zorder=2)
-        ends += interval
-    mean = [scale * row["mean"]] * 2
-    axes.plot(mean, [below - 0.13, below + 0.13], color=style.colour, lw=2.5)
-    # Equal accuracies are common on small test sets: lift the dots apart.
-    lift = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else np.zeros(1)
-    look = {"color": style.colour, "edgecolors": PAPER, "lw": 0.7}
-    axes.scatter(values, place - 0.14 + lift, s=28, zorder=3, **look)
+            for name, row in rows.items()
+        ]
+        heading = condition(share).removeprefix("With ").capitalize() if len(conditions) > 1 else ""
+        found.append(Group(heading, means, rows[BASELINE]["mean"] if BASELINE in rows else None))
+    return found
 
 
 def severities(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figure | None:

@@ -10,6 +10,7 @@ from keras_swapout.study.pilot.brief import brief
 from keras_swapout.study.pilot.compare import BASELINE, by_condition, condition
 from keras_swapout.study.pilot.measures import SAMPLED_IMAGES
 from keras_swapout.study.pilot.settings import OPTIONS
+from keras_swapout.study.report.dots import in_words
 from keras_swapout.study.report.page import (
     Facts,
     Page,
@@ -67,18 +68,20 @@ def make_page(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Page
         (str(m.get("title", n)), m.get("formula", "")) for n, m in results["methods"].items()
     ]
     recipe = Facts("Recipe", flat(results.get("recipe") or {}))
-    seen = Picture(
+    short, conditions = brief(results, comparison), comparison["conditions"]
+    seen = plots.groups(results, comparison)
+    picture = Picture(
         "seeds",
         f"{primary.title if primary else 'Test accuracy'}, seed by seed",
         "Each dot is one seed, the upright stroke their mean and the bar its 95 % interval (a bar "
         "that runs out of the picture is wider than drawn); the dashed line is plain's mean. Dots "
         "of two methods that mix freely mean that the seed matters as much as the method.",
         plots.seeds(results, comparison),
+        in_words(seen, primary) if primary else "",
     )
-    short = brief(results, comparison)
-    runs, several = by_condition(results), len(comparison["conditions"]) > 1
-    sections = [Section("Seed by seed", [seen])]
-    for place, (share, found) in enumerate(comparison["conditions"].items()):
+    sections = [Section("The numbers", _numbers(results, conditions, drawn), terminal=True)]
+    runs, several = by_condition(results), len(conditions) > 1
+    for place, (share, found) in enumerate(conditions.items()):
         own = f": {lower(condition(share))}" if several else ""
         sections += _sections(
             {**results, "runs": runs[share]}, found, drawn, own, f"-{place}" * several
@@ -92,18 +95,22 @@ def make_page(results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Page
             *sections,
             *how_measured(results, [Facts("Methods", formulas), recipe], again, LIMITS),
         ],
+        picture=picture,
     )
 
 
 def _sections(results, found, drawn, own, suffix):
     """What there is to say of one condition; `own` goes to the headings."""
     figures = {key: draw(results, found) for key, draw in plots.FIGURES.items()}
-    verdicts = [Text(text) for text in found["details"]] + [
-        Text(method["verdict"], "verdict", method["title"], drawn[n].colour)
-        for n, method in found["methods"].items()
+    verdicts = [
+        *map(Text, found["details"]),
+        *(
+            Text(method["verdict"], "verdict", method["title"], drawn[n].colour)
+            for n, method in found["methods"].items()
+        ),
+        Text(found["test"], "test"),
     ]
     sections = [
-        Section(f"The numbers{own}", _numbers(results, found, drawn), terminal=True),
         Section(f"Method by method{own}", verdicts, True, "a sentence for each"),
         Section(
             f"Training against inference{own}",
@@ -140,21 +147,28 @@ def _under(results, comparison):
     return f"{', '.join(parts)}."
 
 
-def _numbers(results, comparison, drawn):
-    measures, methods = comparison["measures"], comparison["methods"]
-    timed = bool(results.get("timing"))
+def _numbers(results, conditions, drawn):
+    """One table, the conditions as groups of its rows."""
+    measures = list(dict.fromkeys(m for found in conditions.values() for m in found["measures"]))
+    timed, compared, rows = bool(results.get("timing")), False, []
     columns = [column(measure) for measure in measures]
     if timed:
         columns += [Column("Training time ×", "of plain’s")]
-    rows = []
-    for name, method in methods.items():
-        cells = [
-            cell(m, method["measures"][m.name], method["against"].get(m.name)) for m in measures
-        ]
-        if timed:
-            cells.append(_cost(method["cost"], name))
-        rows.append(Row(method["title"], cells, counted(method["runs"], "run"), drawn[name].colour))
-    compared = len(methods) > 1 and BASELINE in methods
+    for share, found in conditions.items():
+        methods = found["methods"]
+        compared = compared or (len(methods) > 1 and BASELINE in methods)
+        rows += [Row(condition(share), ())] if len(conditions) > 1 else []
+        for name, method in methods.items():
+            cells = [
+                cell(m, method["measures"][m.name], method["against"].get(m.name))
+                if m.name in method["measures"]
+                else Cell("")
+                for m in measures
+            ]
+            if timed:
+                cells.append(_cost(method["cost"], name))
+            title, runs = method["title"], counted(method["runs"], "run")
+            rows.append(Row(title, cells, runs, drawn[name].colour))
     note = "Mean ± standard deviation over seeds"
     if compared:
         note += (
@@ -166,7 +180,6 @@ def _numbers(results, comparison, drawn):
     return [
         Table("Method", columns, rows, against="Against plain", over="seeds"),
         Text(f"{note}.", "notes"),
-        Text(comparison["test"], "test"),
         *caveats,
     ]
 

@@ -46,12 +46,16 @@ class Text(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure with its title and what to see in it; left out where there is none."""
+    """A figure with its title and what to see in it; left out where there is none.
+
+    `alt` says the same to who can't see it; "" for the title.
+    """
 
     name: str
     title: str
     caption: str
     figure: Figure | None
+    alt: str = ""
 
 
 class Facts(NamedTuple):
@@ -87,13 +91,14 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What a command reports."""
+    """What a command reports; `picture` is the one that shows the answer, or None."""
 
     title: str
     under: str
     answer: str
     details: Sequence[str]
     sections: Sequence[Section]
+    picture: Picture | None = None
 
 
 def write(page: Page, out: Path) -> Path:
@@ -117,11 +122,12 @@ def render(page: Page) -> str:
     )
     sections = [section._replace(parts=_shown(section.parts)) for section in page.sections]
     sections = [section for section in sections if section.parts]
+    (picture,) = _shown([page.picture]) or (None,)
     environment.tests["heading"] = lambda part: isinstance(part, str)
     for kind in (Text, Table, Picture, Facts, Code, Strips):
         environment.tests[kind.__name__.lower()] = lambda part, kind=kind: isinstance(part, kind)
     return environment.get_template("page.html.j2").render(
-        page=page._replace(sections=sections), svg=svg, marks=MARKS
+        page=page._replace(sections=sections, picture=picture), svg=svg, marks=MARKS
     )
 
 
@@ -227,7 +233,7 @@ def how_measured(
     ]
     again = ["To repeat it", Code(command)] if command else []
     return [
-        Section("How it was measured", [*parts, *facts, *again]),
+        Section("How it was measured", [*parts, *facts, *again], folded="data, settings, versions"),
         Section("What this report cannot say", [Text(limit, "limit") for limit in limits]),
     ]
 
@@ -289,11 +295,12 @@ def plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def svg(figure: Figure, name: str) -> Any:
+def svg(picture: Picture) -> Any:
     """The figure as an `<svg>` element that takes the page's font and colours."""
     import matplotlib
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
+    figure, name = picture.figure, picture.name
     buffer = io.StringIO()
     # Text as text: it can be searched, and takes the page's font. The salt makes the same figure
     # the same bytes.
@@ -307,4 +314,5 @@ def svg(figure: Figure, name: str) -> Any:
     text = re.sub(r'(<\w[^<>]*?\s)id="', rf'\1id="{name}-', text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
     text = text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
-    return Markup(text)
+    alt = escape(picture.alt or picture.title)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1))

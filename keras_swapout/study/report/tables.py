@@ -44,7 +44,7 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a table; `colour` is that of its chip, "" for none."""
+    """A line of a table; `colour` is that of its chip, "" for none. Without cells, a heading."""
 
     title: str
     cells: Sequence[Cell]
@@ -134,6 +134,9 @@ def print_table(table: Table, console: Console) -> None:
         shown.add_column(text("\n".join(lines)), justify="right", no_wrap=True)
     marked = any(one.verdict for row in table.rows for one in row.cells)
     for row in table.rows:
+        if not row.cells:
+            shown.add_row(text(row.title, "bold"))
+            continue
         cells = []
         for one in (row.cells[i] for i in kept):
             content = text(one.text)
@@ -151,7 +154,7 @@ def print_table(table: Table, console: Console) -> None:
     if marked:
         marks = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
         legend.append(f"{table.against}: {marks}.")
-    if any(row.cells[i].spread for row in table.rows for i in kept):
+    if any(row.cells[i].spread for row in table.rows if row.cells for i in kept):
         legend.append(f"± is the standard deviation over {table.over}.")
     if legend:
         console.print(text(" ".join(legend), "dim"))

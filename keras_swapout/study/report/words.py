@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,6 +105,17 @@ def amount(measure: Measure, row: Mapping[str, Any], signed: bool = False, over:
 def counted(number: int, noun: str) -> str:
     """ "no runs", "1 run", "2 runs"."""
     return f"{'no' if number == 0 else f'{number:,}'} {noun}{'' if number == 1 else 's'}"
+
+
+def to_go(seconds: float, what: str) -> str:
+    """What is left of a command and how long it takes; "" where that is a minute or less.
+
+    Example:
+
+    >>> to_go(150.0, "12 trials"), to_go(50.0, "4 trials")
+    ('about 3 minutes to go: 12 trials', '')
+    """
+    return f"about {math.ceil(seconds / 60)} minutes to go: {what}" if seconds > 60 else ""
 
 
 def listed(items: Sequence[str], word: str = "and") -> str:

@@ -65,12 +65,12 @@ def set_axis(axes, p, axis="x"):
     own.get_major_locator().set_params(nbins=6, integer=p["type"] == "int")
 
 
-def add_legend(figure, handles):
+def add_legend(figure, handles, columns=5):
     figure.legend(
         list(handles.values()),
         list(handles),
         loc="outside upper left",
-        ncols=5,
+        ncols=columns,
         frameon=False,
         fontsize=9,
         labelcolor=INK,

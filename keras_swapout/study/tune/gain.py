@@ -50,7 +50,8 @@ def gain(results: Mapping[str, Any]) -> dict[str, Any] | None:
         - "methods": "tuned", "default" and "plain", those that were run, to {"name", "title",
           "measures"}, the last one name to its `summary`.
         - "contrasts": "default" and "plain" to an entry of `against` (both of
-          `keras_swapout.study.measuring.comparison`) with "sentence"; second is the tuned one.
+          `keras_swapout.study.measuring.comparison`) with "sentence" and, in the primary measure,
+          the "differences" seed by seed; second is the tuned one.
         - "answers": a sentence for each contrast, in the primary measure; "test": how the verdicts
           were reached.
 
@@ -109,7 +110,18 @@ def gain(results: Mapping[str, Any]) -> dict[str, Any] | None:
     wanted = results["objective"]["name"]
     there = [m.name for m in measures]
     primary = next((name for name in (wanted, *PRIMARY) if name in there), PRIMARY[0])
-    contrasts = {one["first"][0]: one | {"sentence": sentence(one, measures)} for one in found}
+    decides = [m for m in measures if m.name == primary]
+
+    def seed_by_seed(one):
+        """How far the tuned setting is above the other, in what decides."""
+        ends = [[common(one[end], m, "") for end in ("first", "second")] for m in decides]
+        return [tuned - other for pair in ends for other, tuned in zip(*pair, strict=True)]
+
+    contrasts = {
+        one["first"][0]: one
+        | {"sentence": sentence(one, measures), "differences": seed_by_seed(one)}
+        for one in found
+    }
     return {
         "primary": primary,
         "measures": measures,
@@ -124,11 +136,7 @@ def gain(results: Mapping[str, Any]) -> dict[str, Any] | None:
             for role, name in present.items()
         },
         "contrasts": contrasts,
-        "answers": [
-            _answered(role, one, next(m for m in measures if m.name == primary))
-            for role, one in contrasts.items()
-            if primary in one["measures"]
-        ],
+        "answers": [_answered(role, one, m) for m in decides for role, one in contrasts.items()],
         "test": f"{how_tested(found, within=False)} {SPREAD}".strip(),
     }
 

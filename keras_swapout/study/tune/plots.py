@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_swapout.study.measuring.measure import at
+from keras_swapout.study.measuring.measure import Measure, at
+from keras_swapout.study.report.dots import Group, Mean
 from keras_swapout.study.report.drawing import COLOURS, GREY, INK, PAPER, new_figure, wrapped
 from keras_swapout.study.tune.axes import (
     add_legend,
@@ -171,13 +172,33 @@ def surface(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Figure |
     return figure
 
 
+def gained(analysis: Mapping[str, Any]) -> tuple[list[Group], Measure | None]:
+    """For `dots`: the tuned setting less the untuned one and less plain, seed by seed."""
+    found = analysis["gain"] or {"measures": (), "contrasts": {}}
+    measure = next((m for m in found["measures"] if m.name == found["primary"]), None)
+    if measure is None:
+        return [], None
+    rows = [
+        Mean(
+            f"tuned against {one['reference']}",
+            {"default": BLUE, "plain": ORANGE}[role],
+            row["difference"],
+            (row["low"], row["high"]) if row["low"] is not None and row["n"][0] > 2 else None,
+            one["differences"],
+        )
+        for role, one in found["contrasts"].items()
+        if (row := one["measures"][measure.name])["difference"] is not None
+    ]
+    return [Group("", rows, 0.0)] if rows else [], measure
+
+
 def progress(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Figure | None:
     """The objective trial by trial and the best so far. Arguments and result as for `objective`."""
     full = [t["id"] for t in usable(results)]
     if not full:
         return None
     scale, least = scale_of(results), results["objective"]["direction"] == "min"
-    figure, (axes,) = new_figure(8.6, 3.8)
+    figure, (axes,) = new_figure(5.2, 3.6)
     numbered = list(enumerate(results["trials"], start=1))
     done = [(i, scale * value_of(results, t)) for i, t in numbered if t["id"] in full]
     low, high = window(results, np.array([value for _, value in done]))
@@ -214,7 +235,7 @@ def progress(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Figure 
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("Trial, in order of start")
     axes.set_ylabel(label_of(results))
-    add_legend(figure, handles)
+    add_legend(figure, handles, 3)
     return figure
 
 

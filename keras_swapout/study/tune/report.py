@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_swapout.study.pilot.settings import OPTIONS as PILOT_OPTIONS
+from keras_swapout.study.report.dots import differences
 from keras_swapout.study.report.page import (
     Code,
     Facts,
@@ -16,7 +17,7 @@ from keras_swapout.study.report.page import (
     command,
     how_measured,
 )
-from keras_swapout.study.report.words import counted, size_text
+from keras_swapout.study.report.words import counted, listed, lower, size_text, value_text
 from keras_swapout.study.tune import plots, tables
 from keras_swapout.study.tune.gain import gain
 from keras_swapout.study.tune.observed import objective_of
@@ -34,7 +35,6 @@ OPTIONS = (
     "step",
     *(name for name in PILOT_OPTIONS if name != "methods"),
 )
-MANY = 40  # trials, above which their table is folded
 LIMITS = (
     "Every trial was judged on one and the same validation split: what is best there need not be "
     "best on other images, and the noise given here does not include the choice of the split.",
@@ -91,8 +91,7 @@ def make_page(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Page:
     """
     name = str((results.get("data") or {}).get("name", ""))
     method, gained = results["method"], analysis["gain"]
-    figures = {key: draw(results, analysis) for key, draw in plots.FIGURES.items()}
-    many = len(results["trials"]) > MANY
+    first, *pictures = _pictures(results, analysis)
     searched = [(p["title"], _range(p)) for p in results["parameters"]]
     facts = [
         Facts("Method", [(method["title"], method.get("formula", ""))]),
@@ -107,16 +106,28 @@ def make_page(results: Mapping[str, Any], analysis: Mapping[str, Any]) -> Page:
             Section("The gain, on the test images", _gain(gained) if gained else [], terminal=True),
             Section("The best setting", _best(results, analysis), terminal=True),
             Section(
-                "How much each parameter matters", _sensitivity(results, analysis), terminal=True
+                "Comparison by comparison",
+                [Text(one["sentence"], "verdict") for one in gained["contrasts"].values()]
+                if gained
+                else [],
+                terminal=True,
+                folded="a sentence for each",
             ),
-            Section("Pictures", _pictures(results, analysis, figures)),
+            Section(
+                "How much each parameter matters",
+                _sensitivity(results, analysis),
+                terminal=True,
+                folded="a row for each",
+            ),
+            Section("Pictures", pictures, folded="the search, and what each parameter does"),
             Section(
                 "All trials",
                 [tables.trials(results)],
-                folded=f"{len(results['trials'])} trials, the best first" if many else "",
+                folded=f"{counted(len(results['trials']), 'trial')}, the best first",
             ),
             *how_measured(results, facts, _again(results.get("settings") or {}), LIMITS),
         ],
+        picture=first,
     )
 
 
@@ -141,7 +152,6 @@ def _gain(gained):
             "notes",
         ),
         Text(gained["test"], "test"),
-        *[Text(one["sentence"], "verdict") for one in gained["contrasts"].values()],
     ]
 
 
@@ -187,7 +197,8 @@ def _sensitivity(results, analysis):
     ]
 
 
-def _pictures(results, analysis, figures):
+def _pictures(results, analysis):
+    """The answer's first: what the final runs gained, or without them the search itself."""
     found = analysis["sensitivity"]
     others = ", the others at their best" if len(results["parameters"]) > 2 else ""
     line = (
@@ -196,6 +207,11 @@ def _pictures(results, analysis, figures):
     )
     over = " over the two parameters that matter most" if others else ""
     texts = {
+        "progress": (
+            "The search, trial by trial",
+            "Once the orange line is flat, more trials bring little; a drop as small as the "
+            "scatter of the dots may be luck.",
+        ),
         "objective": (
             "The objective against each parameter",
             "Each dot is a trial, later ones stronger; a flat cloud means that the parameter "
@@ -214,13 +230,28 @@ def _pictures(results, analysis, figures):
             "on top. Where the best trials run together and the others fan out, the parameter "
             "matters.",
         ),
-        "progress": (
-            "The search, trial by trial",
-            "Once the orange line is flat, more trials bring little; a drop as small as the "
-            "scatter of the dots may be luck.",
-        ),
     }
-    return [Picture(key, *text, figures[key]) for key, text in texts.items()]
+    groups, measure = plots.gained(analysis)
+    each = (
+        "Each dot is one seed with both settings, the upright stroke their mean and the bar its "
+        "95 % interval."
+    )
+    gained = [differences("what tuning changed", each, groups, measure)] if groups else []
+    return gained + [
+        Picture(key, *text, plots.FIGURES[key](results, analysis), _alt(results, found, text[0]))
+        for key, text in texts.items()
+    ]
+
+
+def _alt(results, found, title):
+    """A picture's title, and how good the best trial and the default are."""
+    objective = objective_of(results)
+    said = [
+        f"{name} {value_text(objective, point['objective'])}"
+        for name, point in (("best trial", found["best"]), ("untuned default", found["default"]))
+        if point and point.get("objective") is not None
+    ]
+    return f"{title}, {lower(objective.title)}: {listed(said)}" if said else title
 
 
 def _again(settings):

@@ -16,6 +16,7 @@ from keras_swapout.study.packages import TUNE, check_packages
 from keras_swapout.study.pilot.methods import METHODS, REFERENCE
 from keras_swapout.study.pilot.run import record, run_pilot
 from keras_swapout.study.pilot.settings import OPTIONS
+from keras_swapout.study.report.words import counted
 from keras_swapout.study.shapes import each, holds, many, maybe, number, text
 from keras_swapout.study.tune.settings import TuneSettings, fitting
 
@@ -164,12 +165,13 @@ def _search(settings, trials, out, part):
         f"{settings.pilot.data}: {settings.trials} trials of {settings.method} by "
         f"{settings.tuner} search{done}; {settings.pilot.model}, {settings.pilot.epochs} epochs x "
         f"{settings.executions_per_trial}"
+        + (f"; then {counted(display.final, 'final run')}" if display.final else "")
     )
     if part == "chief":
         display.say("This is the chief: workers train the trials.")
 
     def finished(name):
-        display.trial_finished(*rows([name]))
+        display.trial_finished(*rows([name]), len(oracle.tuner_ids))
         store.write_csv(out / "trials.csv", [_flat(row) for row in rows(oracle.end_order)])
 
     search.keep_safe(tuner, finished)

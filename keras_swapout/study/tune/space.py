@@ -11,7 +11,12 @@ from keras_swapout.tuning import spaces
 STEPS = 0.1  # of a grid
 STAGES = 3  # the pilot's networks have as many
 #: (low, high) of what is no keep probability.
-RANGES = {"rate": (0.05, 0.5), "block_size": (0.2, 1.0), "alpha": (0.03, 3.0)}
+RANGES = {
+    "rate": (0.05, 0.5),
+    "block_size": (0.2, 1.0),
+    "alpha": (0.03, 3.0),
+    "label_weight": (0.1, 0.9),
+}
 THETA = (0.3, 1.0)
 BLOCK_STEP = 0.1  # each block size is compiled anew, so there are few
 APART = ("block_size", "alpha")  # whose steps are their own
@@ -75,6 +80,8 @@ def chosen(
             values[name] = hp.Float(name, low, high, step=BLOCK_STEP)
         elif name == "alpha":
             values[name] = spaces.alpha(hp, name, (low, high))
+        elif name == "label_weight":
+            values[name] = hp.Float(name, low, high, step=step)
         else:
             blocks = {"linear": 2, "constant": 1, "stage": STAGES}[schedule]
             thetas = spaces.theta_schedule(
