@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_swapout import backend
 from keras_swapout.submodels.inside import is_functional, sublayers
 from keras_swapout.submodels.sampling import put_back
 from keras_swapout.submodels.views import Views
@@ -58,6 +59,19 @@ def doubled(model: keras.Model, run: Callable[..., Any], trained: keras.Model) -
         return None
 
 
+def added_loss(trained: keras.Model, dtype: str) -> Any:
+    """The sum of what layers and regularisers add to the loss, this replica's share of it.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(2, kernel_initializer="ones", kernel_regularizer="l2")
+    >>> model = keras.Sequential([keras.Input((3,)), dense])
+    >>> round(float(added_loss(model, "float32")), 4)
+    0.06
+    """
+    return sum((_share(loss, dtype) for loss in trained.losses), start=0.0)
+
+
 def counted_once(loss: Any, trained: keras.Model, doubled: list[bool] | None, share: Any) -> Any:
     """`loss`, in which what is `doubled` of the losses that layers add counts once.
 
@@ -80,9 +94,13 @@ def counted_once(loss: Any, trained: keras.Model, doubled: list[bool] | None, sh
         return loss
     for value, twice in zip(added, doubled, strict=True):
         if twice:
-            value = ops.cast(ops.sum(value), loss.dtype)
-            loss = loss - value * ops.cast(share / (1 + share), loss.dtype)
+            loss = loss - _share(value, loss.dtype) * ops.cast(share / (1 + share), loss.dtype)
     return loss
+
+
+def _share(loss, dtype):
+    """As Keras adds it up: the loss of a replica is its share of the whole."""
+    return ops.cast(ops.sum(loss), dtype) / backend.replicas()
 
 
 def _added(trained):

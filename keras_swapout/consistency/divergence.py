@@ -14,8 +14,16 @@ import keras
 from keras import ops
 
 from keras_swapout.arguments import checked, checked_flag, checked_tensor, one_of
+from keras_swapout.consistency.jensen_shannon import (
+    LABEL_WEIGHT,
+    checked_label_weight,
+    consistency_weight,
+    js,
+    kl,
+    label_part,
+)
 
-__all__ = ["Head", "log_probabilities", "two_way"]
+__all__ = ["Head", "generalized_js", "log_probabilities", "two_way"]
 
 
 def __dir__() -> list[str]:
@@ -91,17 +99,7 @@ def two_way(
     one_of(divergence, tuple(DIVERGENCES), "divergence")
     checked_flag(stop_gradient, "stop_gradient")
     head = Head() if head is None else checked(head, Head, "head", HEAD)
-    a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
-    shapes = tuple(a.shape), tuple(b.shape)
-    if (
-        not shapes[0]
-        or len(shapes[0]) != len(shapes[1])
-        or any(m != n and None not in (m, n) for m, n in zip(*shapes, strict=True))
-    ):
-        raise ValueError(
-            "Arguments `a` and `b` must have one shape (batch, ..., units). "
-            f"Received: a of shape {shapes[0]} and b of shape {shapes[1]}"
-        )
+    a, b = _checked_pair(a, b)
     if divergence == "mse":
         a, b = (_at_least_float32(x) for x in (a, b))
     elif head.distribution is None:
@@ -114,6 +112,55 @@ def two_way(
     constant = ops.stop_gradient if stop_gradient else (lambda x: x)
     measure = DIVERGENCES[divergence]
     return (measure(constant(a), b) + measure(constant(b), a)) / 2
+
+
+def generalized_js(
+    labels: Any, a: Any, b: Any, label_weight: float = LABEL_WEIGHT, head: Head | None = None
+) -> Any:
+    """The generalised Jensen-Shannon divergence of a label and two predictions of its sample.
+
+        GJS = [pi KL(y || M) + (1 - pi)/2 KL(p || M) + (1 - pi)/2 KL(q || M)] / Z
+        with M = pi y + (1 - pi)/2 p + (1 - pi)/2 q,  Z = -(1 - pi) log(1 - pi)
+
+    It is bounded. Of p = q it goes to KL(y || p), the crossentropy of a one-hot label, as pi -> 0,
+    and to 1 - p_y, half the absolute error, as pi -> 1; what p and q differ weighs more and more as
+    pi -> 0.
+
+    Args:
+        labels: for "softmax" either classes, ints in [0, classes) of shape (batch, ...), that of
+            `a` without the axis of the classes; or probabilities with the sum 1, floats of the
+            shape of `a`. For "sigmoid" numbers in [0, 1] of the shape of `a`, in any dtype.
+        a, b: outputs of the two views, of one shape (batch, ..., units).
+        label_weight: pi, a number in (0, 1).
+        head: what the outputs are; default softmax probabilities.
+
+    Returns:
+        float32 or more, one number for each distribution: (batch, ...) for "softmax",
+        (batch, ..., units) for "sigmoid".
+
+    Raises:
+        TypeError: an argument has the wrong type. ValueError: it is out of range, the shapes do not
+            fit, or the labels are ints of the outputs' shape, which may be classes or not.
+
+    Example:
+
+    >>> import numpy as np
+    >>> a, b = np.array([[0.8, 0.1, 0.1]]), np.array([[0.4, 0.4, 0.2]])
+    >>> round(float(generalized_js(np.array([0]), a, b)[0]), 4)
+    0.6037
+    >>> round(float(generalized_js(np.array([[1.0, 0.0, 0.0]]), a, b)[0]), 4)
+    0.6037
+
+    Source: Englesson, Azizpour 2021 (arXiv 2105.04522), with two predictions, which are there those
+    of two augmentations.
+    """
+    label_weight = checked_label_weight(label_weight)
+    a, b = _checked_pair(a, b)
+    head = Head() if head is None else head
+    log_a, log_b = log_probabilities(a, head), log_probabilities(b, head)
+    y = _label_outcomes(checked_tensor(labels, "labels"), a, head)
+    label = label_part(y, log_a, log_b, label_weight)
+    return label + ops.cast(consistency_weight(label_weight), label.dtype) * js(log_a, log_b)
 
 
 def log_probabilities(outputs: Any, head: Head) -> Any:
@@ -153,6 +200,19 @@ def log_probabilities(outputs: Any, head: Head) -> Any:
     return ops.stack([ops.log(outputs), ops.log1p(-outputs)], axis=-1)
 
 
+def outcomes(labels: Any, head: Head) -> Any:
+    """Probabilities as `head` has them, along a last axis as that of `log_probabilities`.
+
+    Example:
+
+    >>> ops.convert_to_numpy(outcomes(ops.array([[0.25]]), Head("sigmoid"))).tolist()
+    [[[0.25, 0.75]]]
+    """
+    if head.distribution == "softmax":
+        return ops.moveaxis(labels, head.axis, -1)
+    return ops.stack([labels, 1 - labels], axis=-1)
+
+
 def checked_distribution(head: Any, rank: int) -> Head:
     """`head`, or an error unless outputs of `rank` axes can be such a distribution."""
     expected = f"{HEAD} of a distribution along one of {rank} axes"
@@ -161,17 +221,48 @@ def checked_distribution(head: Any, rank: int) -> Head:
     )
 
 
+def _checked_pair(a, b):
+    a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
+    if not a.shape or not _fits(a.shape, b.shape):
+        raise ValueError(
+            "Arguments `a` and `b` must have one shape (batch, ..., units). "
+            f"Received: a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}"
+        )
+    return a, b
+
+
+def _label_outcomes(labels, outputs, head):
+    """Probabilities of the labels that `generalized_js` takes."""
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    without = list(outputs.shape)
+    classes = without.pop(head.axis)
+    if head.distribution == "softmax" and "int" in dtype:
+        if _fits(labels.shape, without):
+            return ops.one_hot(labels, classes, dtype="float32")
+    elif _fits(labels.shape, outputs.shape) and (
+        head.distribution == "sigmoid" or "float" in dtype
+    ):
+        return outcomes(_at_least_float32(labels), head)
+    whole = f"of shape {tuple(outputs.shape)}"
+    expected = {
+        "softmax": f"classes, ints of shape {tuple(without)}, or probabilities, floats {whole}",
+        "sigmoid": f"numbers in [0, 1] {whole}",
+    }
+    raise ValueError(
+        f"Argument `labels` must be {expected[head.distribution]}. "
+        f"Received: labels of {dtype} and shape {tuple(labels.shape)}"
+    )
+
+
+def _fits(shape, other):
+    """Whether two shapes may be one, as far as they are known."""
+    return len(shape) == len(other) and all(
+        m == n or None in (m, n) for m, n in zip(shape, other, strict=True)
+    )
+
+
 def _at_least_float32(x):
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
-
-
-def _kl(p, q):
-    return ops.sum(ops.exp(p) * (p - q), axis=-1)
-
-
-def _js(p, q):
-    middle = ops.logaddexp(p, q) - ops.log(ops.cast(2.0, p.dtype))
-    return (_kl(p, middle) + _kl(q, middle)) / 2
 
 
 def _mse(p, q):
@@ -179,4 +270,4 @@ def _mse(p, q):
 
 
 HEAD = "a keras_swapout.divergence.Head"
-DIVERGENCES = {"kl": _kl, "js": _js, "mse": _mse}
+DIVERGENCES = {"kl": kl, "js": js, "mse": _mse}

@@ -49,15 +49,14 @@ def head_of(loss: Any, activation: str | None) -> Head:
     True
     """
     loss = loss_of(loss)
-    keywords = getattr(loss, "keywords", {})  # of a functools.partial
     name = known_loss(loss)
     distribution = _BY_LOSS.get(name)
     if distribution is None and activation in ("softmax", "sigmoid"):
         distribution = activation
-    from_logits = getattr(loss, "from_logits", keywords.get("from_logits", False))
+    from_logits = setting(loss, "from_logits", False)
     # Of SparseCategoricalCrossentropy Keras keeps the axis there only; of Dice and Tversky `axis`
     # is something else.
-    given = getattr(loss, "_fn_kwargs", keywords)
+    given = getattr(loss, "_fn_kwargs", getattr(loss, "keywords", {}))
     axis = given.get("axis", -1) if name in _BY_LOSS else -1
     return Head(distribution, bool(from_logits or activation == "linear"), axis)
 
@@ -75,6 +74,18 @@ def known_loss(loss: Any) -> str | None:
     named = [function] if hasattr(function, "__name__") else type(function).__mro__
     names = [one.__name__.replace("_", "").lower() for one in named]
     return next((name for name in names if name in _BY_LOSS), None)
+
+
+def setting(loss: Any, name: str, default: Any) -> Any:
+    """What a loss was made with: an attribute, or a keyword of a `functools.partial`.
+
+    Example:
+
+    >>> setting(keras.losses.BinaryCrossentropy(label_smoothing=0.1), "label_smoothing", 0.0)
+    0.1
+    """
+    loss = loss_of(loss)
+    return getattr(loss, name, getattr(loss, "keywords", {}).get(name, default))
 
 
 def loss_of(loss: Any) -> Any:
@@ -232,10 +243,10 @@ def divergences(
             f"Argument `divergence` must have one entry for each output, of {names}. "
             f"Received: divergence={divergence!r}"
         )
-    functions = []
+    functions, kinds = [], per_output(divergence, names)
     for name, kind, its_loss, weight, activation in zip(
         names,
-        per_output(divergence, names),
+        kinds,
         per_output(loss, names),
         per_output(loss_weights, names),
         known_activations or [None] * len(names),
@@ -244,6 +255,11 @@ def divergences(
         # One divergence for all outputs is one for those that are trained.
         if isinstance(divergence, str) and loss is not None and its_loss is None:
             kind = None
+        if "gjs" in kinds and (kind is None) != (its_loss is None):
+            raise ValueError(
+                'Argument `divergence="gjs"` is the loss of every output that has one, and of no '
+                f"other. Received: divergence={divergence!r} with loss={loss!r}"
+            )
         if isinstance(kind, str):
             head = head_of(its_loss, activation)
             if kind != "mse" and head.distribution is None:
@@ -254,6 +270,8 @@ def divergences(
                     'crossentropy, divergence="mse" for regression, or a function (first, second) '
                     "-> values."
                 )
+            # Of two predictions alone "gjs" is "js"; the part with the label is a task loss.
+            kind = "js" if kind == "gjs" else kind
             kind = functools.partial(
                 two_way, divergence=kind, head=head, stop_gradient=stop_gradient
             )

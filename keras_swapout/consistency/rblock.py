@@ -27,10 +27,16 @@ from keras_swapout.arguments import (
     checked_tensor,
     refusal,
 )
-from keras_swapout.consistency.added import counted_once, doubled
+from keras_swapout.consistency.added import added_loss, counted_once, doubled
 from keras_swapout.consistency.divergence import DIVERGENCES
-from keras_swapout.consistency.heads import activations, divergences, labels_of, per_output
-from keras_swapout.consistency.reduction import reduced
+from keras_swapout.consistency.heads import activations, divergences, head_of, labels_of, per_output
+from keras_swapout.consistency.jensen_shannon import (
+    LABEL_WEIGHT,
+    checked_label_weight,
+    consistency_weight,
+)
+from keras_swapout.consistency.targets import check_crossentropies
+from keras_swapout.consistency.terms import Output, consistency, label_term
 from keras_swapout.layers.base import numbers_in
 from keras_swapout.submodels.fork import forked, stochastic_layers
 from keras_swapout.submodels.inside import is_functional, plain_view
@@ -71,15 +77,18 @@ class RBlock(keras.Model):
         alpha: weight of the consistency term: a number >= 0, or a schedule, a function of the
             training step (a scalar tensor) such as a `keras.optimizers.schedules` object. A number
             is held as a variable: `model.alpha = 0.3` changes it without compiling anything again.
-        divergence: "kl", "js" (bounded by log 2), "mse" (for regression), or a function (first,
-            second) -> values (batch, ...). For several outputs also a list or a dict by output
-            name; None leaves an output out. Outputs without a loss are left out.
+        divergence: "kl", "js" (bounded by log 2), "mse" (for regression), "gjs" (see below), or a
+            function (first, second) -> values (batch, ...). For several outputs also a list or a
+            dict by output name; None leaves an output out. Outputs without a loss are left out.
         fraction: share of each batch that is forked, in (0, 1]: the first samples of the batch,
             rounded to a whole number >= 1. The task loss weighs every sample once, forked or not.
             Under a `tf.distribute` strategy the batch is that of a replica: each forks the first
             of its own samples, as many in all up to rounding, but others than one device would.
         stop_gradient: whether each sub-model takes the other's prediction as a constant target,
-            the form of deep mutual learning.
+            the form of deep mutual learning. Of "js" and "gjs", which are symmetric, it halves the
+            gradient of the consistency.
+        label_weight: pi of "gjs", a number in (0, 1). It is held as `alpha` is, and can be set anew
+            likewise.
         **kwargs: those of `keras.Model`.
 
     Whether outputs are softmax or binary (sigmoid) ones, logits or probabilities, is read off the
@@ -90,6 +99,21 @@ class RBlock(keras.Model):
     as for a one-hot label of zeros; of a loss of one's own with fewer values than there are (a
     number, or one for a sample) all that has no gradient, and the mean of the rest counts.
 
+    "gjs" trains for the generalised Jensen-Shannon divergence of the label y and both predictions,
+    a loss that is bounded and robust to wrong labels:
+
+        loss = mean over samples of JS_(pi, 1 - pi)(y, (p1 + p2) / 2) / -(1 - pi) log(1 - pi)
+             + alpha * mean over samples of JS(p1, p2) / -log(1 - pi)
+
+    which with alpha = 1 and fraction = 1 is that of the paper (`divergence.generalized_js`), with
+    alpha = 0 the label's part alone. As pi -> 0 that goes to the crossentropy of the mean
+    prediction (of soft labels less their entropy), as pi -> 1 of hard labels to half its absolute
+    error; the second part weighs 1 / pi for a small pi, and nothing as pi -> 1. The compiled losses
+    must be Keras' own crossentropies. They say what labels and outputs are (`label_smoothing`,
+    `ignore_class`, reduction), and are what `evaluate` and the losses of single outputs report, but
+    are not trained. Every output that has a loss must have "gjs", or none; `stop_gradient` is of
+    the second part.
+
     What layers add with `add_loss` counts once, as a mean of both views: which are sums over the
     batch is tried on a few random samples when this is made. Beside "loss", `fit` reports
     "task_loss" and "consistency" (before alpha); metrics are of the first view, losses of single
@@ -98,8 +122,9 @@ class RBlock(keras.Model):
     Raises:
         TypeError: an argument has the wrong type. ValueError: it is out of range; the model has no
             stochastic layer, so both views would be equal; it has a step of its own (`train_step`,
-            `compute_loss`, ...), which would not be called; at the latest in `compile`, an output
-            is no distribution although the divergence needs one.
+            `compute_loss`, ...), which would not be called, as under "gjs" a `task_loss` of a
+            subclass; a `label_weight` is given or set without "gjs"; at the latest in `compile`, an
+            output is no distribution although the divergence needs one, or "gjs" does not fit.
 
     Warns:
         if layers with a rate above 0.5 make the two views drop the same units; in training, if
@@ -124,7 +149,8 @@ class RBlock(keras.Model):
 
     Source: R-Block (Wang, Hu 2023). The paper runs two passes and adds the two task losses where
     this takes their mean, so that alpha and the learning rate mean the same as without R-Block;
-    "js", "mse", `fraction` and `stop_gradient` are additions.
+    "js", "mse", `fraction` and `stop_gradient` are additions. "gjs": Englesson, Azizpour 2021
+    (arXiv 2105.04522); the paper's predictions are those of two augmentations, and alpha is added.
     """
 
     def __init__(
@@ -134,6 +160,7 @@ class RBlock(keras.Model):
         divergence: Any = "kl",
         fraction: float = 1.0,
         stop_gradient: bool = False,
+        label_weight: float = LABEL_WEIGHT,
         **kwargs: Any,
     ) -> None:
         checked(model, keras.Model, "model", "a keras.Model")
@@ -147,6 +174,15 @@ class RBlock(keras.Model):
             fraction, lambda n: 0 < n <= 1, "fraction", "a number in (0, 1]"
         )
         self.stop_gradient = checked_flag(stop_gradient, "stop_gradient")
+        self._label_weight = checked_label_weight(label_weight)
+        self._generalized = "gjs" in _kinds(divergence)
+        if self._generalized and type(self).task_loss is not RBlock.task_loss:
+            raise ValueError(
+                'Argument `divergence="gjs"` is a task loss itself, so that the `task_loss` of '
+                f"{type(self).__name__} would not be called"
+            )
+        if self._label_weight != LABEL_WEIGHT:
+            self._check_generalized(label_weight)
         check_steps(model)
         self._run = forked(model)
         self._doubled = doubled(model, self._run, self)
@@ -165,13 +201,9 @@ class RBlock(keras.Model):
                 aggregation="only_first_replica",
             )
         else:
-            self._weight = self.add_weight(
-                name="alpha",
-                initializer=keras.initializers.Constant(self._alpha),
-                dtype="float32",
-                autocast=False,
-                trainable=False,
-            )
+            self._weight = self._number("alpha", self._alpha)
+        if self._generalized:
+            self._pi = self._number("label_weight", self._label_weight)
         self.built = model.built
         self._checked = model.built  # what is not built may yet make its layers
         if self._checked:
@@ -198,9 +230,42 @@ class RBlock(keras.Model):
                 f"part of the training step. Received: alpha={value!r} after {self._alpha!r}"
             )
         self._alpha = _checked_alpha(value)
+        self._assign(self._weight, self._alpha)
+
+    @property
+    def label_weight(self) -> float:
+        """Weight of the label in "gjs", a variable as `alpha` is."""
+        if self._generalized:
+            (self._label_weight,) = numbers_in(self._pi, [self._label_weight])
+        return self._label_weight
+
+    @label_weight.setter
+    def label_weight(self, value: float) -> None:
+        self._check_generalized(value)
+        self._label_weight = checked_label_weight(value)
+        self._assign(self._pi, self._label_weight)
+
+    def _check_generalized(self, label_weight):
+        if not self._generalized:
+            raise ValueError(
+                'Argument `label_weight` of RBlock is one of divergence="gjs" and would be '
+                f"ignored. Received: label_weight={label_weight!r} with "
+                f"divergence={self.divergence!r}"
+            )
+
+    def _number(self, name, value):
+        return self.add_weight(
+            name=name,
+            initializer=keras.initializers.Constant(value),
+            dtype="float32",
+            autocast=False,
+            trainable=False,
+        )
+
+    def _assign(self, variable, value):
         if hasattr(self, "jax_state_sync"):  # else `fit` would put back what it holds meanwhile
             self.jax_state_sync()
-        self._weight.assign(self._alpha)
+        variable.assign(value)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not _training_step.get():
@@ -240,18 +305,24 @@ class RBlock(keras.Model):
         task = (task_loss(_view(0, pairs, y_pred)) + task_loss(_view(1, pairs, y_pred))) / 2
         samples, replicas = _samples(x), backend.replicas()
         share = views.repeat(samples) / samples
+        outputs = list(self._outputs(y, y_pred, pairs, sample_weight))
+        apart = consistency(outputs, views, share)
+        if self._generalized:
+            # Of the compiled loss only the shape: without a reduction that is one of many values.
+            label = ops.cast(label_term(outputs, self._pi), task.dtype)
+            task = ops.zeros_like(task) + label + added_loss(self, task.dtype)
+            apart = apart * consistency_weight(self._pi)
         task = counted_once(task, self, self._doubled, share)
-        consistency = self._divergence(y, y_pred, pairs, views, sample_weight, share)
-        consistency = ops.cast(consistency, task.dtype)
+        apart = ops.cast(apart, task.dtype)
         # Under tf.distribute a loss is this replica's share of the whole.
         self._task_loss.update_state(task * replicas, sample_weight=samples)
-        self._consistency.update_state(consistency * replicas, sample_weight=samples)
+        self._consistency.update_state(apart * replicas, sample_weight=samples)
         if callable(self._alpha):
             alpha = ops.cast(self._scheduled(ops.convert_to_tensor(self.steps)), task.dtype)
             self.steps.assign_add(1)
         else:
             alpha = ops.cast(self._weight, task.dtype)
-        return task + alpha * consistency
+        return task + alpha * apart
 
     def task_loss(
         self,
@@ -297,34 +368,22 @@ class RBlock(keras.Model):
         share = ops.cast(ops.round(self.fraction * ops.cast(samples, "float32")), samples.dtype)
         return Views(count=2, forked=(ops.maximum(share, 1), samples))
 
-    def _divergence(self, y, y_pred, pairs, views, sample_weight, share):
+    def _outputs(self, y, y_pred, pairs, sample_weight):
+        """Those that have a divergence."""
         names = self._names(y_pred)
         losses = per_output(self.loss, names)
-        total = 0.0
-        for pair, (function, scale), loss, labels, weight in zip(
+        for pair, (function, scale), loss, labels, weight, activation in zip(
             pairs,
             self._functions(names),
             losses,
             labels_of(y, y_pred, names, losses),
             per_output(sample_weight, names),
+            self._activations or [None] * len(names),
             strict=True,
         ):
-            if function is None:
-                continue
-            forked = views.repeat(ops.shape(pair.first)[0])
-            first, second = pair.first[:forked], pair.second[:forked]
-            values = checked_tensor(
-                function(first, second),
-                "divergence",
-                "a function (first, second) -> values (batch, ...)",
-            )
-            labels, weight, mask = (
-                None if a is None else ops.convert_to_tensor(a)[:forked]
-                for a in (labels, weight, pair.mask)
-            )
-            number = reduced(values, loss, labels, first, weight, mask, share)
-            total = total + scale * number
-        return total
+            if function is not None:
+                head = head_of(loss, activation)
+                yield Output(*pair, function, scale, loss, labels, weight, head)
 
     # What the outputs are
 
@@ -334,10 +393,13 @@ class RBlock(keras.Model):
         """As `keras.Model.compile`.
 
         Raises:
-            ValueError: also where `divergence` needs a distribution and an output is none.
+            ValueError: also where `divergence` needs a distribution and an output is none, or is
+                "gjs" and a loss none of Keras' own crossentropies.
         """
         super().compile(optimizer, loss, *args, **kwargs)
         self._loss_weights = args[0] if args else kwargs.get("loss_weights")
+        if self._generalized:
+            check_crossentropies(loss)
         if is_functional(self.model):
             self._functions(self._names(plain_view(self.model).output))
 
@@ -364,16 +426,18 @@ class RBlock(keras.Model):
         )
 
     def save_own_variables(self, store: Any) -> None:
-        name, variable = self._own_variable()
-        store[name] = ops.convert_to_numpy(variable)
+        for variable in self._own_variables():
+            store[variable.name] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store: Any) -> None:
-        name, variable = self._own_variable()
-        if name in store:  # not in files of a number where there is a schedule now, or of old ones
-            variable.assign(store[name])
+        for variable in self._own_variables():
+            # Not in files of a number where there is a schedule now, of other divergences, or old.
+            if variable.name in store:
+                variable.assign(store[variable.name])
 
-    def _own_variable(self):
-        return ("steps", self.steps) if callable(self._alpha) else ("alpha", self._weight)
+    def _own_variables(self):
+        first = self.steps if callable(self._alpha) else self._weight
+        return [first, self._pi] if self._generalized else [first]
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.export`, of what ships: `.model`, in each of Keras' formats."""
@@ -389,6 +453,7 @@ class RBlock(keras.Model):
             "divergence": serialize(self.divergence),
             "fraction": self.fraction,
             "stop_gradient": self.stop_gradient,
+            "label_weight": self.label_weight,
         }
 
     @classmethod
@@ -460,19 +525,24 @@ def _checked_alpha(alpha):
     return checked_number(alpha, lambda n: 0 <= n < math.inf, "alpha", ALPHA)
 
 
+def _kinds(divergence):
+    if isinstance(divergence, (dict, list, tuple)):
+        return list(divergence.values() if isinstance(divergence, dict) else divergence)
+    return [divergence]
+
+
 def _checked_divergence(divergence):
+    allowed = (*DIVERGENCES, "gjs")
     expected = (
-        f"one of {tuple(DIVERGENCES)}, a function, or for several outputs a list or dict of these "
-        "and None"
+        f"one of {allowed}, a function, or for several outputs a list or dict of these and None"
     )
-    several = isinstance(divergence, (dict, list, tuple))
-    if isinstance(divergence, dict):
-        kinds = list(divergence.values())
-    else:
-        kinds = divergence if several else [divergence]
+    several, kinds = isinstance(divergence, (dict, list, tuple)), _kinds(divergence)
     for kind in kinds:
         if not (isinstance(kind, str) or callable(kind) or (several and kind is None)):
             raise refusal(TypeError, "divergence", expected, divergence)
-    if not kinds or any(isinstance(kind, str) and kind not in DIVERGENCES for kind in kinds):
+    if not kinds or any(isinstance(kind, str) and kind not in allowed for kind in kinds):
+        raise refusal(ValueError, "divergence", expected, divergence)
+    if "gjs" in kinds and any(kind not in ("gjs", None) for kind in kinds):
+        expected = 'without others where one is "gjs", the loss of all outputs that are trained'
         raise refusal(ValueError, "divergence", expected, divergence)
     return divergence
