@@ -1,14 +1,18 @@
-"""Callbacks for `fit`: noise that grows over training time."""
+"""Callbacks for `fit`: noise that grows over training time, and how well labels are learnt."""
 
 from __future__ import annotations
 
-import keras
+from typing import Any
 
-from keras_swapout.arguments import checked_number
+import keras
+import numpy as np
+
+from keras_swapout.arguments import checked_count, checked_number
+from keras_swapout.consistency.labels import ClassLogits, checked_labels, margins
 from keras_swapout.layers.base import RandomLayer
 from keras_swapout.submodels.inside import sublayers
 
-__all__ = ["Ramp"]
+__all__ = ["AreaUnderMargin", "Ramp"]
 
 
 def __dir__() -> list[str]:
@@ -73,3 +77,58 @@ class Ramp(keras.callbacks.Callback):
         _ = self.model  # JAX keeps the state to itself until somebody asks for the model
         for layer in self.layers:
             layer.ramp.assign(min(1.0, epoch / self.epochs))
+
+
+class AreaUnderMargin(keras.callbacks.Callback):
+    """How well each label was learnt over the whole training: low where it may be wrong.
+
+        margin = z[y] - max_{c != y} z[c]   after each epoch,   scores = mean of it over the epochs
+
+    of a sample with logits z and label y. A network that learns a wrong label late, or against what
+    it has learnt of the others, has a low or negative score for it, even if it knows it by heart at
+    the end. Of a network that gives probabilities, z are their logarithms.
+
+    Args:
+        x: the n training inputs, as `fit` gets them.
+        y: their labels, (n,), ints in 0 .. classes - 1.
+        batch_size: samples at a time, an int >= 1.
+
+    Attributes:
+        scores: (n,), float64, of the epochs of the last `fit` so far; None before the first.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above; in `fit`, the network's output is
+            something else than classes (softmax, or a sigmoid of one unit).
+
+    Example:
+
+    >>> import keras, keras_swapout as ks, numpy as np
+    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("sgd", loss)
+    >>> x, y = np.eye(6), np.array([0, 1, 2, 0, 1, 2])
+    >>> area = ks.callbacks.AreaUnderMargin(x, y)
+    >>> _ = model.fit(x, y, epochs=3, callbacks=[area], verbose=0)
+    >>> area.scores.shape
+    (6,)
+
+    Source: Pleiss, Zhang, Elenberg, Weinberger (2020), "Identifying mislabeled data using the area
+    under the margin ranking", arXiv 2001.10528, section 3. Departures: they take the logits of the
+    training passes, here the samples are predicted without noise after each epoch, which is a pass
+    more; their threshold, by samples of an extra class, is left to the user.
+    """
+
+    def __init__(self, x: Any, y: Any, batch_size: int = 32) -> None:
+        super().__init__()
+        self.x, self.y = x, checked_labels(y, "y")
+        self.batch_size = checked_count(batch_size, "batch_size")
+        self.scores: np.ndarray | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._logits, self._sum, self._epochs = ClassLogits(self.model), 0.0, 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        _ = self.model  # JAX keeps the state to itself until somebody asks for the model
+        self._sum += margins(self._logits(self.x, self.batch_size), self.y, "y")
+        self._epochs += 1
+        self.scores = self._sum / self._epochs

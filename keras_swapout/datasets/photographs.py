@@ -120,10 +120,11 @@ def folder(name: str, size: tuple[int, int] | None, skip_unreadable: bool = Fals
         reasons = left_out.setdefault(groups[i], {})
         reasons[why] = reasons.get(why, 0) + 1
 
-    pairs, start, row = {}, 0, 0
+    pairs, names, start, row = {}, {}, 0, 0
     for split, (paths, labels, found, _) in parts.items():
         kept = [i not in read.unread for i in range(start, start + len(paths))]
         labels = np.array([classes.index(found[label]) for label in labels], np.int32)[kept]
+        names[split] = [path for (path, _), k in zip(paths, kept, strict=True) if k]
         pairs[split] = stored.part(read.images, slice(row, row + len(labels))), labels
         start, row = start + len(paths), row + len(labels)
     return Source(
@@ -132,6 +133,7 @@ def folder(name: str, size: tuple[int, int] | None, skip_unreadable: bool = Fals
         f"the images under {printable(name)}",
         left_out=left_out,
         notes={**read.notes, **read.later},
+        files=tuple(path for split in SPLITS for path in names.get(split, ())),
         **pairs,
     )
 

@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ class Source(NamedTuple):
     split, `test` holds its `(images, labels)`, and `validation` likewise. `strata` are finer groups
     than the labels, to be balanced over the splits as well. `left_out` counts files that aren't
     among them by class and reason, and `notes` images that are read otherwise than one might think;
-    the latter is complete once all images are.
+    the latter is complete once all images are. `files` are the paths of the images of all splits,
+    those of training first, then of validation and of test; none where they are no files.
     """
 
     images: Iterable[np.ndarray]
@@ -44,6 +46,7 @@ class Source(NamedTuple):
     validation: tuple[Iterable[np.ndarray], np.ndarray] | None = None
     kind: str = "images"
     targets: str = "classes"
+    files: tuple[Path, ...] = ()
 
 
 def _digits(name):

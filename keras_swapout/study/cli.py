@@ -132,9 +132,15 @@ def _training_arguments(parser):
     add("--width", type=int, help="multiplies the network's channels; default: 1")
     add("--batch-size", type=int, help="images of a training step")
     add("--learning-rate", type=float, help="default: 0.1 for ours, 1e-3, or 1e-4 for trained")
-    add("--limit", type=int, help="training and validation images to use")
     add("--image-size", type=int, help="side to resize the images to")
     _skip_argument(add)
+    return add
+
+
+def _comparison_arguments(parser):
+    """Those, and what is for methods that are compared on held-out images."""
+    add = _training_arguments(parser)
+    add("--limit", type=int, help="training and validation images to use")
     add("--corruption-images", type=int, help="test images to corrupt; default: 500")
     add(
         "--samples",
@@ -163,7 +169,7 @@ def _pilot_arguments(parser):
         "Under one --out only the seeds and methods may grow. What is not given is chosen to suit "
         "the data."
     )
-    add = _training_arguments(parser)
+    add = _comparison_arguments(parser)
     add(
         "--methods",
         nargs="+",
@@ -249,7 +255,7 @@ def _tune_arguments(parser):
         "KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT set, several "
         "processes share the trials."
     )
-    add = _training_arguments(parser)
+    add = _comparison_arguments(parser)
     add(
         "--method", choices=TUNABLE, metavar="METHOD", help=f"{', '.join(TUNABLE)}; default swapout"
     )
@@ -372,6 +378,44 @@ def _evaluate(args):
     evaluate(out=out, **options)
 
 
+# --- audit ---------------------------------------------------------------------------------------
+
+
+def _audit_arguments(parser):
+    parser.description = (
+        "Trains one network on all images, labels as they are, so that two sub-models agree "
+        "(R-Block), and lists the labels that it contradicts: as tables, and as a page with their "
+        "pictures. It changes none of your files. Interrupted, the same command goes on where it "
+        "stopped."
+    )
+    add = _training_arguments(parser)
+    add("--limit", type=int, help="images to use")
+    add("--method", metavar="METHOD", help="a method of keras-swapout pilot; default: an R-Block")
+    add(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="judge each image by a network that has not seen it, K of them in all; default: by "
+        "the one network, which has",
+    )
+    add("--copy", metavar="DIR", help="copy the suspicious files there, by what is suggested")
+    add("--jobs", type=int, metavar="N", help="processes of one thread each, for the folds")
+    parser.add_argument("--verbose", action="store_true", help="all tables, not only the answer")
+    add("--out", metavar="DIR", help="folder of the results; default: audit-<data>")
+
+
+def _audit(args):
+    from keras_swapout.study.audit import make_settings, run_audit
+
+    how = ("folds", "copy", "jobs")
+    options = _given(args, "verbose", *how)
+    check_packages(PILOT, options.get("data"))
+    settings = make_settings(**options)
+    _import(args)
+    given = {name: getattr(args, name) for name in how if name in args}
+    run_audit(settings, _out(args, "audit", settings.data), verbose=args.verbose, **given)
+
+
 # --- retrofit and strip --------------------------------------------------------------------------
 
 
@@ -489,6 +533,7 @@ COMMANDS: dict[str, Command] = {
     "pilot": Command("compare methods on your data", _pilot_arguments, _pilot),
     "tune": Command("find a method's probabilities on your data", _tune_arguments, _tune),
     "evaluate": Command("measure saved models on your data", _evaluate_arguments, _evaluate),
+    "audit": Command("list labels of your data that may be wrong", _audit_arguments, _audit),
     "retrofit": Command("put layers into a saved network", _retrofit_arguments, _retrofit),
     "strip": Command("take them out again, and export", _strip_arguments, _strip),
     "benchmark": Command("time the layers on this machine", _benchmark_arguments, _benchmark),
