@@ -21,6 +21,7 @@ LINEAR = (1.0, 0.5)  # Linear(1, 0.5): keep everything at the first block, half 
 RATE = 0.2  # drop rate of the region layers
 BLOCK = 0.5  # side of their blocks, as a share of the map's
 ALPHA = 1.0  # weight of R-Block's consistency term
+LABEL_WEIGHT = 0.5  # of the label, beside two sub-models
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Method:
             of; "blocks", whose ends have channels or units to drop; "positions", ends of blocks
             with those too, of a sequence or a map; "maps"; "noise", layers that draw; "dropouts",
             whose rates can be set; or "" for nothing.
-        values: the numbers it can be run with: its probabilities, block size and alpha, each a
-            number or, over depth, a tuple as in `keras_swapout.schedules.per_block`.
+        values: the numbers it can be run with: its probabilities, block size and those of
+            `RBlock`, alpha or label_weight, each a number or, over depth, a tuple as in
+            `keras_swapout.schedules.per_block`.
         family: "reference", "swapout", "rblock" or, of what a network has itself, "own".
         alone: for R-Block the name of the method that trains the same layers without it.
     """
@@ -54,8 +56,13 @@ class Method:
 
     @property
     def alpha(self) -> float | None:
-        """Weight of R-Block's consistency term; None trains the network as it is."""
+        """Weight of R-Block's consistency term; None where there is none to choose."""
         return self.values.get("alpha")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether two sub-models are trained, by `RBlock`."""
+        return not _OF_RBLOCK.isdisjoint(self.values)
 
     @property
     def formula(self) -> str:
@@ -72,13 +79,22 @@ class Method:
         """
         from keras_swapout import RBlock
 
-        values = {name: value for name, value in self.values.items() if name != "alpha"}
+        given = {name: value for name, value in self.values.items() if name in _OF_RBLOCK}
+        values = {name: value for name, value in self.values.items() if name not in given}
         model = self.surgery(model, values, **kwargs)
-        return model if self.alpha is None else RBlock(model, self.alpha, divergence)
+        if "label_weight" in given:
+            divergence = "gjs"
+        return RBlock(model, divergence=divergence, **given) if given else model
 
-    def unfit(self, model: keras.Model) -> str:
-        """Why the method can't be put into a network; "" if it can."""
+    def unfit(self, model: keras.Model, loss: Any = None) -> str:
+        """Why the method can't be put into a network; "" if it can.
+
+        Args:
+            model: the network.
+            loss: what it is trained with, as `compile` takes it.
+        """
         from keras_swapout.consistency.rblock import check_steps
+        from keras_swapout.consistency.targets import check_crossentropies
         from keras_swapout.submodels.fork import stochastic_layers
         from keras_swapout.submodels.inside import sublayers
         from keras_swapout.submodels.trial import augments
@@ -96,8 +112,10 @@ class Method:
                 return "the network has no dropout of its own"
             if self.needs == "dropouts" and not any(map(drops, sublayers(model))):
                 return "the network has no dropout of its own"
-            if self.alpha is not None:
+            if self.pairs:
                 check_steps(model)
+            if "label_weight" in self.values:
+                check_crossentropies(loss)
         except ValueError as error:  # nothing in it can be reached
             return str(error).removeprefix("Argument `model`: ").removeprefix("Argument `model` ")
         return ""
@@ -120,7 +138,7 @@ class Method:
 
     def deployed(self, trained: keras.Model) -> keras.Model:
         """The network to predict with, which shares its weights with what was trained."""
-        return trained if self.alpha is None else trained.model
+        return trained.model if self.pairs else trained
 
     def with_values(self, **values: Any) -> Method:
         """The method with other numbers; its name tells them.
@@ -147,7 +165,7 @@ class Method:
             return base
         alone = None
         if base.alone:
-            others = {name: value for name, value in new.items() if name != "alpha"}
+            others = {name: value for name, value in new.items() if name not in _OF_RBLOCK}
             alone = METHODS[base.alone].with_values(**others).name
         return dataclasses.replace(
             base,
@@ -158,6 +176,7 @@ class Method:
         )
 
 
+_OF_RBLOCK = frozenset(("alpha", "label_weight"))
 #: What the ends of blocks have to have, and the ranks that have it.
 _RANKS = {
     "blocks": ("channels or units", range(2, 99)),
@@ -172,6 +191,7 @@ SYMBOLS = {
     "survival_probability": "θ",
     "block_size": "block",
     "alpha": "α",
+    "label_weight": "π",
 }
 
 
@@ -179,6 +199,7 @@ LIMITS = {
     "rate": ("a number in [0, 1)", lambda n: 0 <= n < 1),
     "block_size": ("a share of the map's side, in (0, 1]", lambda n: 0 < n <= 1),
     "alpha": ("a number >= 0", lambda n: 0 <= n < math.inf),
+    "label_weight": ("a number in (0, 1)", lambda n: 0 < n < 1),
 }
 
 
@@ -386,6 +407,17 @@ METHODS: dict[str, Method] = {
             "keras_swapout.layers:SDropDML",
             "positions",
             block_size=BLOCK,
+        ),
+        Method(
+            "gjs_bdropdml",
+            "GJS, BDropDML",
+            "whole channels behind the last two thirds of the blocks; loss: generalised "
+            "Jensen-Shannon divergence of the label and two complementary sub-models",
+            _dropped("keras_swapout.layers:BDropDML"),
+            {"rate": RATE, "label_weight": LABEL_WEIGHT},
+            family="rblock",
+            alone="bdropdml",
+            needs="blocks",
         ),
     )
 }

@@ -274,8 +274,11 @@ def fitting(settings: Settings, network: Network) -> Settings:
     Raises:
         ValueError: there is none but the reference.
     """
+    from keras_swapout.study.pilot.recipe import loss_for
+
     model, methods = network.example, {name: find(name) for name in settings.methods}
-    reasons = {name: m.unfit(model) or m.idle(model) for name, m in methods.items()}
+    loss = loss_for(model, network.task)
+    reasons = {name: m.unfit(model, loss) or m.idle(model) for name, m in methods.items()}
     methods = tuple(name for name, reason in reasons.items() if not reason)
     unfit = {}
     for name, reason in reasons.items():

@@ -304,7 +304,8 @@ def _methods(names, family, alphas, ours):
         except KeyError:
             unknown.append(name)
             continue
-        for alpha in _alphas(alphas) if method.alone and "@" not in name else [method.alpha]:
+        chosen = method.alpha is not None and "@" not in name
+        for alpha in _alphas(alphas) if chosen else [method.alpha]:
             variant = method if alpha is None else method.with_values(alpha=float(alpha))
             methods[variant.name] = variant
     if unknown or not names:
