@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_swapout.arguments import checked_count, checked_number
-from keras_swapout.consistency.labels import ClassLogits, checked_labels, margins
+from keras_swapout.consistency.labels import ClassLogits, checked_labels, margins, softmax
 from keras_swapout.layers.base import RandomLayer
 from keras_swapout.submodels.inside import sublayers
 
@@ -95,6 +95,8 @@ class AreaUnderMargin(keras.callbacks.Callback):
 
     Attributes:
         scores: (n,), float64, of the epochs of the last `fit` so far; None before the first.
+        probabilities: (n, classes), float64, likewise the mean of what was predicted, for
+            `keras_swapout.consistency.find_label_issues`: what is learnt late counts as little.
 
     Raises:
         TypeError, ValueError: an argument is not as above; in `fit`, the network's output is
@@ -109,8 +111,8 @@ class AreaUnderMargin(keras.callbacks.Callback):
     >>> x, y = np.eye(6), np.array([0, 1, 2, 0, 1, 2])
     >>> area = ks.callbacks.AreaUnderMargin(x, y)
     >>> _ = model.fit(x, y, epochs=3, callbacks=[area], verbose=0)
-    >>> area.scores.shape
-    (6,)
+    >>> area.scores.shape, area.probabilities.shape
+    ((6,), (6, 3))
 
     Source: Pleiss, Zhang, Elenberg, Weinberger (2020), "Identifying mislabeled data using the area
     under the margin ranking", arXiv 2001.10528, section 3. Departures: they take the logits of the
@@ -123,12 +125,17 @@ class AreaUnderMargin(keras.callbacks.Callback):
         self.x, self.y = x, checked_labels(y, "y")
         self.batch_size = checked_count(batch_size, "batch_size")
         self.scores: np.ndarray | None = None
+        self.probabilities: np.ndarray | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self._logits, self._sum, self._epochs = ClassLogits(self.model), 0.0, 0
+        self._logits, self._epochs = ClassLogits(self.model), 0
+        self._scores = self._probabilities = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         _ = self.model  # JAX keeps the state to itself until somebody asks for the model
-        self._sum += margins(self._logits(self.x, self.batch_size), self.y, "y")
+        logits = self._logits(self.x, self.batch_size)
+        self._scores += margins(logits, self.y, "y")
+        self._probabilities += softmax(logits)
         self._epochs += 1
-        self.scores = self._sum / self._epochs
+        self.scores = self._scores / self._epochs
+        self.probabilities = self._probabilities / self._epochs

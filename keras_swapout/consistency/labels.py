@@ -56,8 +56,9 @@ def find_label_issues(
     to be known. To look at more or fewer, go through `order`.
 
     Which predictions: those of an R-Block on its own training samples, wrong labels and all, since
-    two sub-models made to agree do not easily agree on what has to be learnt by heart; or those of
-    any network on samples that it was not trained on. The predictions of a plain network on its own
+    two sub-models made to agree do not easily agree on what has to be learnt by heart, best the
+    mean of those after each epoch (`keras_swapout.callbacks.AreaUnderMargin`); or those of any
+    network on samples that it was not trained on. The predictions of a plain network on its own
     training samples say nothing: once it has memorised them, nothing is contradicted.
 
     Args:
@@ -101,9 +102,7 @@ def find_label_issues(
         p = _checked_probabilities(probabilities)
     else:
         batch_size = checked_count(batch_size, "batch_size")
-        logits = ClassLogits(model)(x, batch_size)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
+        p = softmax(ClassLogits(model)(x, batch_size))
     margin = margins(p, labels, "labels")
     flags = margin < 0
     return LabelIssues(
@@ -113,6 +112,18 @@ def find_label_issues(
         margin=margin,
         order=np.argsort(margin, kind="stable"),
     )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes) of logits.
+
+    Example:
+
+    >>> softmax(np.array([[1000.0, 1000.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
 
 
 def margins(values: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from scipy import special
 
 import keras_swapout as ks
 from keras_swapout.consistency import LabelIssues, find_label_issues
@@ -145,14 +146,16 @@ def test_area_under_margin_is_the_mean_over_epochs(rblock, activation):
     assert area.scores is None
     for epochs in (2, 1):  # a second `fit` begins anew
         model.fit(x, y, batch_size=10, epochs=epochs, callbacks=[area, weights], verbose=0)
-        expected = []
+        expected, p = [], []
         for each in weights.after:
             z = logits_of(each, x)  # a softmax leaves differences of logarithms as they are
+            p.append(special.softmax(z, axis=1))
             given = z[np.arange(20), y]
             z[np.arange(20), y] = -np.inf
             expected.append(given - z.max(axis=1))
         assert len(expected) == epochs
         np.testing.assert_allclose(area.scores, np.mean(expected, axis=0), atol=1e-4)
+        np.testing.assert_allclose(area.probabilities, np.mean(p, axis=0), atol=1e-5)
 
 
 def test_area_under_margin_refuses():

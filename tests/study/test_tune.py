@@ -185,7 +185,9 @@ def test_settings_that_are_none_are_refused(tmp_path):
 
 def test_more_trials_may_follow_and_nothing_else_may_change(finished, monkeypatch):
     out, results = finished
-    monkeypatch.setattr(tune_run, "run_pilot", lambda settings, out: results["confirmation"])
+    monkeypatch.setattr(
+        tune_run, "run_pilot", lambda settings, out, answer: results["confirmation"]
+    )
     monkeypatch.setattr(
         search.Trials, "__call__", lambda *args: dict.fromkeys(("nll", "accuracy", "ece"), 0.5)
     )

@@ -42,9 +42,9 @@ DEFINITION = (
     "given label less the largest of another class."
 )
 TRAINED = (
-    "The predictions are those of one network on the samples that it was trained on, with two "
-    "sub-models that were made to agree (R-Block): they do not easily agree on what has to be "
-    "memorised."
+    "The predictions are those of one network on the samples that it was trained on, the mean of "
+    "those after each epoch. Two of its sub-models were made to agree (R-Block): they do not "
+    "easily agree on what has to be memorised, and what is learnt late counts as little."
 )
 HELD_OUT = "Each sample was predicted by a network that was trained on the other {} folds."
 

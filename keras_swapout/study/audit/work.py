@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_swapout.consistency.labels import softmax
 from keras_swapout.study.audit.data import AuditData
 from keras_swapout.study.pilot.methods import find
 from keras_swapout.study.pilot.settings import Settings, from_record
@@ -46,7 +47,7 @@ def judge(spec: Mapping[str, Any], on_epoch: OnEpoch | None = None) -> dict[str,
 
     Returns:
         "probabilities" (m, classes), float32, of the m samples that `AuditData.select` gives, in
-        their order; "seconds" of the training.
+        their order: without folds the mean over the epochs; "seconds" of the training.
 
     Raises:
         ValueError: the loss is not finite any more; this process has another backend; the data are
@@ -55,13 +56,24 @@ def judge(spec: Mapping[str, Any], on_epoch: OnEpoch | None = None) -> dict[str,
     with _LOCK:
         trainer = _trainer_of(spec)
         judged = trainer.data.select(spec["fold"])
+        inputs, found = trainer.data.inputs(judged), []
+
+        def predict():
+            found.append(softmax(trainer.values(inputs)[0].astype(np.float64)))
+
+        def watch(*done):
+            predict()
+            if on_epoch:
+                on_epoch(*done)
+
         start = time.perf_counter()
-        trainer.train(0, on_epoch)
+        if spec["folds"] is None:  # what is learnt late counts as little
+            trainer.train(0, watch)
+        else:
+            trainer.train(0, on_epoch)
+            predict()
         seconds = time.perf_counter() - start
-        logits = trainer.values(trainer.data.inputs(judged))[0].astype(np.float64)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p = p / p.sum(axis=1, keepdims=True)
-        return {"probabilities": p.astype(np.float32), "seconds": seconds}
+        return {"probabilities": np.mean(found, axis=0, dtype=np.float32), "seconds": seconds}
 
 
 def time_step(spec: Mapping[str, Any]) -> float:

@@ -50,6 +50,10 @@ class Plan:
     def wanted(self) -> list[Key]:
         return [key for seed in range(self.seeds) for key in self._round(seed)]
 
+    @property
+    def missing(self) -> list[Key]:
+        return [key for key in self.wanted if key not in self.found]
+
     def _round(self, seed):
         noises = self.settings.label_noise
         return [(name, noise, seed) for name in self.methods for noise in noises]

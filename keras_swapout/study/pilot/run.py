@@ -25,7 +25,7 @@ from keras_swapout.study.pilot.methods import REFERENCE, find
 from keras_swapout.study.pilot.plan import Plan, epochs_that_fit, estimate
 from keras_swapout.study.pilot.runs import model_path, name_of, run_path
 from keras_swapout.study.pilot.settings import OPTIONS, Settings, make_settings
-from keras_swapout.study.report.words import counted
+from keras_swapout.study.report.words import counted, to_go
 from keras_swapout.study.shapes import holds, number
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def run_pilot(
     minutes: float | None = None,
     shorten: bool = False,
     verbose: bool = False,
+    answer: bool = True,
 ) -> dict[str, Any]:
     """Runs a pilot, or what an interrupted one has left to do, and reports.
 
@@ -69,6 +70,7 @@ def run_pilot(
             that is asked for.
         shorten: whether there may be fewer epochs, so that three seeds fit `minutes`.
         verbose: whether to print all tables and sentences, not only the answer.
+        answer: whether to print that.
 
     Returns:
         The contents of results.json.
@@ -106,7 +108,7 @@ def run_pilot(
         plan = Plan(settings, out, minutes, start, place.width)
         _make(plan, place, data, out if save_models else None, out)
         settings = dataclasses.replace(settings, seeds=plan.seeds, methods=plan.methods)
-        return _reported(settings, recorded, data, plan.found, out, verbose, start)
+        return _reported(settings, recorded, data, plan.found, out, start, verbose, answer)
 
 
 def _budgeted(settings, place, data, out, minutes, shorten):
@@ -117,7 +119,7 @@ def _budgeted(settings, place, data, out, minutes, shorten):
     before = store.read(out / store.SETTINGS, holds(epochs=number)) if shorten else None
     if before is not None and any((out / "runs").glob("*.json")):
         return dataclasses.replace(settings, epochs=before["epochs"])
-    if not minutes and _short(settings):
+    if not minutes and (_short(settings) or not Plan(settings, out, None, 0, 1).missing):
         return settings
     spec = spec_of(settings, REFERENCE, 0.0, 0, data.checksum, None)
     specs = ((number, spec) for number in range(min(place.width, 4)))
@@ -177,10 +179,10 @@ def _make(plan, place, data, models, out):
             plan.found[key] = run
             display.total = len(plan.wanted)
             display.finished(_said(run), lasting=False)
-            left = [key for key in plan.wanted if key not in plan.found]
             told = plan.minutes is not None or len(plan.found) != known
-            if not told and (seconds := plan.seconds(left)) > 60:
-                display.say(f"about {seconds / 60:.0f} minute(s) to go, for {len(left)} runs")
+            left = plan.missing
+            if not told and (said := to_go(plan.seconds(left), counted(len(left), "run"))):
+                display.say(said)
 
 
 def _compared(settings, data, at_most):
@@ -194,7 +196,7 @@ def _compared(settings, data, at_most):
     )
 
 
-def _reported(settings, recorded, data, runs, out, verbose, start):
+def _reported(settings, recorded, data, runs, out, start, verbose, answer):
     from keras_swapout.study.pilot import compare, report
     from keras_swapout.study.pilot.brief import brief
     from keras_swapout.study.pilot.training import momentum_for
@@ -227,9 +229,10 @@ def _reported(settings, recorded, data, runs, out, verbose, start):
     page.write(made, out)
     if verbose:
         page.show(made)
-    took = f"{results['environment']['seconds']:.0f} s"
-    where = f"All of it, after {took}: {out / 'report.html'}"
-    short.show(brief(results, comparison)._replace(where=where))
+    if answer:
+        took = f"{results['environment']['seconds']:.0f} s"
+        where = f"All of it, after {took}: {out / 'report.html'}"
+        short.show(brief(results, comparison)._replace(where=where))
     return results
 
 

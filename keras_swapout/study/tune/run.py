@@ -67,11 +67,13 @@ def run_tune(
 
     # Not before the cheap checks: these import what takes seconds.
     from keras_swapout.study.pilot.data import PilotData
+    from keras_swapout.study.pilot.recipe import loss_for
     from keras_swapout.study.tune import search
 
     part = search.role()
     data = PilotData(settings.pilot)
-    reason = METHODS[settings.method].unfit(data.network.example)
+    loss = loss_for(data.network.example, data.network.task)
+    reason = METHODS[settings.method].unfit(data.network.example, loss)
     if reason:
         raise ValueError(
             f"Argument `method`: {settings.method} can't be put into {settings.pilot.model}: "
@@ -102,7 +104,9 @@ def _run(settings, recorded, trials, out, part, verbose, start):
         settings.pilot, methods=tuple(dict.fromkeys((REFERENCE, settings.method, tuned.name)))
     )
     _write_best(out, final, best)
-    confirmation = None if settings.search_only else run_pilot(_more(final, out), out / "pilot")
+    confirmation = None
+    if not settings.search_only:
+        confirmation = run_pilot(_more(final, out), out / "pilot", answer=False)
 
     method, measure = METHODS[settings.method], settings.measure
     results = {
