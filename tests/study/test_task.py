@@ -393,9 +393,18 @@ def test_a_training_step_of_the_users_own_is_kept_or_left_alone():
     data = read("their_kinds:cancer")
     found = Network(Choice("their_kinds:own_step"), data.info, data.train)
     settings = make_settings("their_kinds:cancer", model="their_kinds:own_step")
-    with pytest.warns(UserWarning, match=r"rblock_own, rblock_bdropdml: must be .*own train_step"):
+    with pytest.warns(UserWarning, match=r"rblock_own, gjs_bdropdml: must be .*own train_step"):
         assert fitting(settings, found).methods == ("plain", "swapout")
     assert isinstance(find("swapout").trained(found.new(0)), OwnStep)
+
+
+def test_numbers_are_compared_by_another_method():
+    data = read("their_kinds:slopes")
+    found = Network(Choice("their_kinds:numbers"), data.info, data.train)
+    settings = make_settings("their_kinds:slopes", model="their_kinds:numbers")
+    with pytest.warns(UserWarning, match="rblock_bdropdml takes the place of gjs_bdropdml"):
+        methods = fitting(settings, found).methods
+    assert "rblock_bdropdml" in methods and "gjs_bdropdml" not in methods
 
 
 @pytest.mark.filterwarnings("ignore:the network.s metrics")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keras_swapout.consistency.labels import LabelIssues
 
 #: What is trained where nobody says.
-METHOD = "rblock_bdropdml@3"
+METHOD = "gjs_bdropdml"
 #: The settings of a pilot that are for what is compared, and those of an audit too, in order.
 _PILOTS = ("methods", "seeds", "label_noise", "corruption_images", "samples")
 OPTIONS = tuple(name for name in pilot.OPTIONS if name not in _PILOTS)
@@ -53,7 +53,7 @@ def make_settings(method: str = METHOD, **options: Any) -> Settings:
     Example:
 
     >>> make_settings(data="digits", epochs=5).methods
-    ('plain', 'rblock_bdropdml@3')
+    ('plain', 'gjs_bdropdml')
     """
     return pilot.make_settings(**options, methods=[method], label_noise=[0.0], seeds=1)
 
@@ -109,7 +109,7 @@ def run_audit(
     if jobs is not None:
         checked_count(jobs, "jobs")
     method = settings.methods[-1]
-    if folds is None and find(method).alpha is None:
+    if folds is None and not find(method).pairs:
         raise ValueError(
             "Argument `method` must be of R-Block where there are no `folds`: another network "
             f"memorises the labels that it is trained on. Received: method={method!r}"

@@ -410,7 +410,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             "gjs_bdropdml",
-            "GJS, BDropDML",
+            "R-Block, GJS",
             "whole channels behind the last two thirds of the blocks; loss: generalised "
             "Jensen-Shannon divergence of the label and two complementary sub-models",
             _dropped("keras_swapout.layers:BDropDML"),

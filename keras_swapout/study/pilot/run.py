@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 ANNOUNCED = 600  # seconds: what takes longer is said, with a command that takes less
 GROW = ("seeds", "methods", "label_noise")  # no finished run becomes wrong by that
 _FOLDERS = ("runs", "models")
+#: What is tried where a loss does not allow it.
+INSTEAD = {"gjs_bdropdml": "rblock_bdropdml"}
 
 
 def run_pilot(
@@ -288,6 +290,10 @@ def fitting(settings: Settings, network: Network) -> Settings:
         if reason:
             unfit.setdefault(reason, []).append(name)
     said = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in unfit.items())
+    for name, other in INSTEAD.items():
+        if reasons.get(name) and other not in reasons and not find(other).unfit(model, loss):
+            methods += (other,)
+            said += f". {other} takes the place of {name}"
     if methods == (REFERENCE,) != settings.methods:
         raise ValueError(
             f"Argument `methods`: none can be put into {settings.model}. They don't fit: {said}"
