@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tensorflow  # no backend matters here
 TITLES = {"plain": "plain", "swapout": "Swapout", "rblock_bdropdml": "R-Block, BDropDML"}
 
 
-def pilot(accuracies, seeds=5, data="photographs"):
+def pilot(accuracies, seeds=5, data="photographs", rise=1.0):
     """Results of {(method, share of wrong labels): accuracy}, with a spread of 0.6 points."""
     spread = np.random.default_rng(0)
     runs = [
@@ -27,6 +27,7 @@ def pilot(accuracies, seeds=5, data="photographs"):
             "test": {"accuracy": accuracy + 0.006 * spread.normal(), "nll": 1 - accuracy},
             "train": {"accuracy": 1.0},
             "memorised": {"given": 0.9, "right": 0.1} if noise else None,
+            "history": {"val_loss": [2.0, 1.0, rise]},
         }
         for (method, noise), accuracy in accuracies.items()
         for seed in range(seeds)
@@ -65,6 +66,12 @@ def test_what_is_established_comes_first_and_losses_are_said():
     assert "Next: keras-swapout tune --data photographs --method rblock_bdropdml" in joined
     rows = [line for line in text.splitlines() if line.startswith("Accuracy")]
     assert [row.endswith(("better", "worse")) for row in rows] == [True, False, True, False]
+
+
+def test_a_validation_loss_that_turns_says_what_that_has_meant():
+    for rise, said in ((1.0, "does not rise again"), (1.3, "ends at 1.3 times its lowest")):
+        joined = " ".join(text_of(brief(*pilot(BOTH, rise=rise))).split())
+        assert f"its validation loss {said}" in joined
 
 
 def test_nothing_established_says_what_could_have_been():

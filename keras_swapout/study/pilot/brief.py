@@ -23,6 +23,9 @@ from keras_swapout.study.report.words import (
 FEWEST = 3  # seeds of which an interval says something
 #: Plain memorises where it knows its training labels, and the test images that much less well.
 KNOWN, LESS = 0.9, 0.05
+#: Where plain's validation loss ends above this many times its lowest, R-Block has paid: the rule
+#: of docs/wrong-labels, of labels for training and validation that are wrong alike.
+RISE = 1.1
 SHOWN = ("accuracy", "rmse", "balanced_accuracy", "auroc", "nll", "corruption_accuracy")
 
 
@@ -153,6 +156,7 @@ def _memorised(results):
                 f"plain {'memorises' if does else 'does not memorise'}: it knows {100 * a:.0f} % "
                 f"of its training labels and {100 * b:.0f} % of the test labels"
             )
+            said += _rising(runs)
         else:
             given = [value for run in runs if (value := at(run, "memorised.given")) is not None]
             if given:
@@ -161,6 +165,19 @@ def _memorised(results):
                     "the wrong ones"
                 )
     return [upper(f"{'; '.join(said)}.")] if said else []
+
+
+def _rising(runs):
+    """Whether the validation loss turns, and what that has meant on the sets that were measured."""
+    curves = [(run.get("history") or {}).get("val_loss") for run in runs]
+    if not all(curve and min(curve) > 0 for curve in curves):
+        return []
+    rise = float(np.mean([curve[-1] / min(curve) for curve in curves]))
+    if rise > RISE:
+        meant = f"ends at {rise:.1f} times its lowest, where R-Block has paid on what we measured"
+    else:
+        meant = "does not rise again, where R-Block has not paid on what we measured"
+    return [f"its validation loss {meant}"]
 
 
 def _then(results, conditions, few):
