@@ -115,7 +115,7 @@ def test_settings_choose_a_family_and_alphas():
 
     for family in ("swapout", "rblock", "own"):
         assert make_settings(family=family).methods == of(family)
-    few = ("plain", "swapout", "rblock_bdropdml")
+    few = ("plain", "swapout", "gjs_bdropdml")
     assert make_settings().methods == few
     assert make_settings(model="VGG16").methods == (*few[:2], "rblock_own", few[2])
     every = make_settings(methods=["all"]).methods
@@ -138,6 +138,7 @@ def test_settings_choose_a_family_and_alphas():
         ({"family": "dropout"}, "`family`.*family='dropout'"),
         ({"alpha": [1, -1]}, r"`alpha`.*alpha=\[1, -1\]"),
         ({"alpha": []}, "`alpha`.*none"),
+        ({"alpha": [3]}, "`alpha` is for .*rblock_bdropdml.*methods=plain swapout gjs_bdropdml"),
         ({"alpha": [float("nan")]}, "`alpha`.*nan"),
         ({"methods": ["rblock_sdropdml@x"]}, "`methods`.*rblock_sdropdml@x"),
         ({"methods": ["swapout@3"]}, "`methods`.*swapout@3"),

@@ -202,7 +202,8 @@ def test_it_goes_on_and_makes_nothing_twice(finished, folder, monkeypatch, capsy
     assert again["audit"] == results["audit"]
     assert [(out / name).read_bytes() for name in ("labels.csv", "suspicious.csv")] == before
     printed = capsys.readouterr().out
-    assert "1 of 1 trainings already done" in printed and str(out / "audit.html") in printed
+    assert "1 of 1 trainings already done" in printed
+    assert str(out / "audit.html") in printed.replace("\n", "")
     for other, words in (
         ({"epochs": 1}, f"epochs was {EPOCHS}"),
         ({"method": "rblock_own@2"}, "method"),

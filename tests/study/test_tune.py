@@ -235,7 +235,7 @@ def searched(tmp_path, monkeypatch):
         return {**results, "ran": list(ran), "final": final[-1] if final else None}
 
     monkeypatch.setattr(search.Trials, "__call__", trial)
-    monkeypatch.setattr(tune_run, "run_pilot", lambda it, out: final.append(it.methods))
+    monkeypatch.setattr(tune_run, "run_pilot", lambda it, out, answer: final.append(it.methods))
     return tmp_path / "out", search_
 
 

@@ -298,6 +298,7 @@ def _methods(names, family, alphas, ours):
             f"Received: methods={' '.join(names)} and family={family}"
         )
     names, methods, unknown = list(names), {REFERENCE: METHODS[REFERENCE]}, []
+    given, alphas = alphas, _alphas(alphas)
     for name in names:
         try:
             method = find(name)
@@ -305,13 +306,18 @@ def _methods(names, family, alphas, ours):
             unknown.append(name)
             continue
         chosen = method.alpha is not None and "@" not in name
-        for alpha in _alphas(alphas) if chosen else [method.alpha]:
+        for alpha in alphas if chosen else [method.alpha]:
             variant = method if alpha is None else method.with_values(alpha=float(alpha))
             methods[variant.name] = variant
     if unknown or not names:
         raise ValueError(
             f"Argument `methods` must be among {', '.join(METHODS)}. "
             f"Received: methods={' '.join(map(str, unknown)) or names}"
+        )
+    if given is not None and all(method.alpha is None for method in methods.values()):
+        with_alpha = [name for name, method in METHODS.items() if method.alpha is not None]
+        raise ValueError(
+            f"Argument `alpha` is for {', '.join(with_alpha)}. Received: methods={' '.join(names)}"
         )
     order = {name: place for place, name in enumerate(METHODS)}
     return tuple(sorted(methods, key=lambda n: (order[n.partition("@")[0]], methods[n].alpha or 0)))
