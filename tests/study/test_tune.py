@@ -430,7 +430,7 @@ def test_a_chief_and_two_workers_of_which_one_is_killed(tmp_path, start, monkeyp
             "KERASTUNER_TUNER_ID": name,
         }
 
-    chief, one, two = (start(out, 10, **place(name)) for name in ("chief", "worker-1", "worker-2"))
+    chief, one, two = (start(out, 5, **place(name)) for name in ("chief", "worker-1", "worker-2"))
     wait_for(lambda: trials_in(out))
     one.send_signal(signal.SIGKILL)
     one.wait()
@@ -439,13 +439,13 @@ def test_a_chief_and_two_workers_of_which_one_is_killed(tmp_path, start, monkeyp
     for name, value in place("worker-1").items():  # under its old name it gets its old trial
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as stop:
-        cli.main(words(out, 10))
+        cli.main(words(out, 5))
     assert not stop.value.code
     texts = [p.communicate(timeout=300)[0] for p in (two, chief)]
     for text in texts:
         assert "0000 00:00:" not in text and "absl" not in text, text  # TensorFlow's own messages
     after = trials_in(out)
-    assert len(after) == 10 and {name: after[name] for name in before} == before, texts
+    assert len(after) == 5 and {name: after[name] for name in before} == before, texts
     results = store.read_json(out / "results.json")
-    assert [trial["status"] for trial in results["trials"]] == ["COMPLETED"] * 10
-    assert len((out / "trials.csv").read_text().splitlines()) == 11
+    assert [trial["status"] for trial in results["trials"]] == ["COMPLETED"] * 5
+    assert len((out / "trials.csv").read_text().splitlines()) == 6
