@@ -25,6 +25,7 @@ SMALL = {
     "04_rblock": {"ALPHAS": (0, 1), "SEEDS": 2, "PASSES": 1, "EPOCHS": 1, "SUB_MODELS": 2},
     "05_inference": {"SEEDS": 2, "EPOCHS": 1, "TEST": 0.12},
     "06_inspection_photographs": {"SIDE": 8, "SEEDS": 2, "EPOCHS": 1, "SAMPLES": 4},
+    "07_wrong_labels": {"SEEDS": 1, "EPOCHS": 1, "CELLS": 30},
 }
 PRIVATE = re.compile(re.escape(str(ROOT)) + r"|/(home|Users|root)/|site-packages")
 
@@ -76,7 +77,7 @@ def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
     nbformat = pytest.importorskip("nbformat", reason=INSTALL)
     nbclient = pytest.importorskip("nbclient", reason=INSTALL)
     pytest.importorskip("ipykernel", reason=INSTALL)
-    if path.name.startswith("06"):
+    if path.name[:2] in ("06", "07"):
         pytest.importorskip("elpv_dataset", reason='pip install "keras-swapout[elpv]"')
     # The kernel is another process and knows nothing of the import path that pytest has set up.
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")

@@ -78,7 +78,8 @@ def established(lines: Sequence[Line]) -> list[Line]:
 def _short(measure):
     short = {
         "nll": "NLL",
-        "balanced_accuracy": "Balanced accuracy",
+        "balanced_accuracy": "Balanced",
+        "auroc": "AUROC",
         "corruption_accuracy": "Corrupted",
         "corrupted_accuracy": "Corrupted",
         "corrupted_nll": "Corrupted NLL",
