@@ -14,7 +14,7 @@ from keras_swapout.consistency.labels import softmax
 from keras_swapout.study.audit.data import AuditData
 from keras_swapout.study.pilot.methods import find
 from keras_swapout.study.pilot.settings import Settings, from_record
-from keras_swapout.study.pilot.work import STEPS
+from keras_swapout.study.pilot.work import go_where, step_of
 
 if TYPE_CHECKING:
     from keras_swapout.study.pilot.training import OnEpoch, Trainer
@@ -82,30 +82,14 @@ def time_step(spec: Mapping[str, Any]) -> float:
     Args:
         spec: of a training, as for `judge`.
     """
-    from keras_swapout.study.pilot.training import steps_at_once
-
     with _LOCK:
-        trainer = _trainer_of(spec)
-        at_once = steps_at_once(trainer.data)
-        steps = at_once * -(-STEPS // at_once)  # whole calls of the compiled function
-        batches = trainer.data.training_batches(0).repeat().take(steps)
-        start = time.perf_counter()
-        trainer.model.fit(batches, shuffle=False, verbose=0)
-        return (time.perf_counter() - start) / steps
+        return step_of(_trainer_of(spec))
 
 
 def _trainer_of(spec):
-    import keras
-
     from keras_swapout.study.pilot.training import Trainer
 
-    if spec["backend"] != keras.backend.backend():
-        raise ValueError(
-            f"KERAS_BACKEND must be {spec['backend']} in every process. "
-            f"Received: {keras.backend.backend()}"
-        )
-    if os.getcwd() != spec["folder"] and os.path.isdir(spec["folder"]):
-        os.chdir(spec["folder"])  # paths may be relative, and modules of the user's lie there
+    go_where(spec)
     settings = from_record(spec["settings"])
     data = data_of(settings, spec["folds"], spec["checksum"])
     key = _key(settings, spec["folds"])

@@ -78,19 +78,24 @@ def time_step(spec: Mapping[str, Any]) -> float:
     Args:
         spec: of a run, as for `run_one`.
     """
+    with _LOCK:
+        return step_of(_trainer_of(spec))
+
+
+def step_of(trainer: Trainer) -> float:
+    """Seconds of a training step of a network that is compiled."""
     from keras_swapout.study.pilot.training import steps_at_once
 
-    with _LOCK:
-        trainer = _trainer_of(spec)
-        at_once = steps_at_once(trainer.data)
-        steps = at_once * -(-STEPS // at_once)  # whole calls of the compiled function
-        batches = trainer.data.training_batches(0).repeat().take(steps)
-        start = time.perf_counter()
-        trainer.model.fit(batches, shuffle=False, verbose=0)
-        return (time.perf_counter() - start) / steps
+    at_once = steps_at_once(trainer.data)
+    steps = at_once * -(-STEPS // at_once)  # whole calls of the compiled function
+    batches = trainer.data.training_batches(0).repeat().take(steps)
+    start = time.perf_counter()
+    trainer.model.fit(batches, shuffle=False, verbose=0)
+    return (time.perf_counter() - start) / steps
 
 
-def _trainer_of(spec):
+def go_where(spec: Mapping[str, Any]) -> None:
+    """Makes this process one in which a value of `spec_of` can be done, or says why it can't be."""
     import keras
 
     if spec["backend"] != keras.backend.backend():
@@ -100,6 +105,10 @@ def _trainer_of(spec):
         )
     if os.getcwd() != spec["folder"] and os.path.isdir(spec["folder"]):
         os.chdir(spec["folder"])  # paths may be relative, and modules of the user's lie there
+
+
+def _trainer_of(spec):
+    go_where(spec)
     settings = from_record(spec["settings"])
     return trainer_for(settings, spec["method"], data_of(settings, spec["checksum"]))
 
