@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keras_swapout.consistency.labels import LabelIssues
 
 #: What is trained where nobody says.
-METHOD = "gjs_bdropdml"
+METHOD = "rblock_bdropdml@3"
 #: The settings of a pilot that are for what is compared, and those of an audit too, in order.
 _PILOTS = ("methods", "seeds", "label_noise", "corruption_images", "samples")
 OPTIONS = tuple(name for name in pilot.OPTIONS if name not in _PILOTS)
@@ -53,7 +53,7 @@ def make_settings(method: str = METHOD, **options: Any) -> Settings:
     Example:
 
     >>> make_settings(data="digits", epochs=5).methods
-    ('plain', 'gjs_bdropdml')
+    ('plain', 'rblock_bdropdml@3')
     """
     return pilot.make_settings(**options, methods=[method], label_noise=[0.0], seeds=1)
 
