@@ -174,10 +174,10 @@ def _rising(runs):
         return []
     rise = float(np.mean([curve[-1] / min(curve) for curve in curves]))
     if rise > RISE:
-        meant = f"ends at {rise:.1f} times its lowest, where R-Block has paid on what we measured"
+        meant = f"ends at {rise:.1f} times its lowest, where R-Block has mostly paid"
     else:
-        meant = "does not rise again, where R-Block has not paid on what we measured"
-    return [f"its validation loss {meant}"]
+        meant = "does not rise again, where R-Block has not paid"
+    return [f"its validation loss {meant} on what we measured"]
 
 
 def _then(results, conditions, few):
