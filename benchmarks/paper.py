@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import math
 import time
 from pathlib import Path
 
@@ -35,7 +34,7 @@ from keras_swapout.datasets.splits import Info
 from keras_swapout.study import store
 from keras_swapout.study.hardware import environment
 from keras_swapout.study.measuring.scores import quality
-from keras_swapout.study.pilot.settings import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from keras_swapout.study.pilot.recipe import papers_sgd
 from keras_swapout.study.report.words import counted
 
 BATCH, EPOCHS, SAMPLES = 128, 256, 30
@@ -64,16 +63,8 @@ def build(network: str, method: str, classes: int, side: int) -> keras.Model:
 
 def compile_for(model: keras.Model, steps: int) -> None:
     """The paper's recipe for so many steps in all."""
-    optimizer = keras.optimizers.SGD(
-        keras.optimizers.schedules.PiecewiseConstantDecay(
-            [math.floor(0.75 * steps), math.floor(0.875 * steps)],
-            [LEARNING_RATE, LEARNING_RATE / 10, LEARNING_RATE / 100],
-        ),
-        momentum=MOMENTUM,
-        weight_decay=WEIGHT_DECAY / (1 - MOMENTUM),  # part of the gradient there, not of Keras'
-    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=True)
+    model.compile(papers_sgd(steps), loss, metrics=["accuracy"], jit_compile=True)
 
 
 @functools.cache

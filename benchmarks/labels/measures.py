@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from keras_swapout.consistency.labels import margins
 from keras_swapout.study.measuring.scores import balanced, log_softmax, quality
 
 
@@ -55,7 +56,7 @@ def listed(
     given: np.ndarray,
     right: np.ndarray,
     log_p: np.ndarray,
-    margins: np.ndarray | None = None,
+    areas: np.ndarray | None = None,
     losses: np.ndarray | None = None,
     mean: np.ndarray | None = None,
     cleanlab: bool = False,
@@ -65,7 +66,7 @@ def listed(
     Args:
         given, right: labels (n,).
         log_p: of the training images, at the end.
-        margins, losses, mean: of each training image the means over the epochs, also of p.
+        areas, losses, mean: of each training image the means over the epochs, of margin, loss, p.
         cleanlab: whether to ask it, where it is installed.
 
     Returns:
@@ -77,16 +78,13 @@ def listed(
     if not wrong.any():
         return {}
     rows, said = np.arange(len(given)), log_p.argmax(axis=1)
-    others = log_p.copy()
-    others[rows, given] = -np.inf
-    scores = {"self-confidence": -log_p[rows, given]}
-    scores["margin"] = others.max(axis=1) - log_p[rows, given]
-    if margins is not None:
-        scores |= {"area under the margin": -margins, "mean loss": losses}
+    scores = {"self-confidence": -log_p[rows, given], "margin": -margins(log_p, given, "given")}
+    if areas is not None:
+        scores |= {"area under the margin": -areas, "mean loss": losses}
         scores["mean self-confidence"] = -mean[rows, given]
     flags, suggested = {"contradicted": said != given}, said
-    if margins is not None:
-        flags["negative area under the margin"] = margins < 0
+    if areas is not None:
+        flags["negative area under the margin"] = areas < 0
         flags["contradicted on average"] = mean.argmax(axis=1) != given
         suggested = np.where(np.arange(mean.shape[1]) == given[:, None], -1, mean).argmax(axis=1)
     if cleanlab:

@@ -20,13 +20,11 @@ class LabelMethod(NamedTuple):
     """One way of training.
 
     Attributes:
-        title: what tables call it.
         trained: (network, steps of the training) -> what is compiled.
         smoothing: of the labels.
         mixup: whether images and labels are mixed.
     """
 
-    title: str
     trained: Callable[[keras.Model, int], keras.Model]
     smoothing: float = 0.0
     mixup: bool = False
@@ -42,12 +40,12 @@ def find(name: str) -> LabelMethod:
     base, _, value = name.partition("@")
     number = float(value) if value else None
     if base in _REGULAR:
-        method = find_method(_REGULAR[base])
-        return LabelMethod(method.title, lambda model, steps: method.trained(model))
+        method = find_method(base)
+        return LabelMethod(lambda model, steps: method.trained(model))
     return _OTHERS[base](number)
 
 
-def _rblock(title, layer, **kwargs):
+def _rblock(layer, **kwargs):
     """R-Block over the sub-models of a layer of the pilot's, or of Keras' dropout."""
 
     def trained(model, steps):
@@ -64,7 +62,7 @@ def _rblock(title, layer, **kwargs):
             )
         return ks.RBlock(model, **given)
 
-    return LabelMethod(title, trained)
+    return LabelMethod(trained)
 
 
 def _dropout(model):
@@ -82,26 +80,15 @@ def _augmented(model, steps, label_weight):
     return ks.RBlock(network, divergence="gjs", label_weight=label_weight)
 
 
-_REGULAR = {
-    "plain": "plain",
-    "swapout": "swapout",
-    "stochastic_depth": "stochastic_depth",
-    "bdropdml": "bdropdml",
-}
+_REGULAR = ("plain", "swapout", "stochastic_depth", "bdropdml")  # as the pilot has them
 _OTHERS = {
-    "smoothing": lambda n: LabelMethod(
-        "label smoothing", lambda model, steps: model, smoothing=SMOOTHING
-    ),
-    "mixup": lambda n: LabelMethod("mixup", lambda model, steps: model, mixup=True),
-    "dropout": lambda n: LabelMethod("dropout", lambda model, steps: _dropout(model)),
-    "rdrop": lambda n: _rblock(f"R-Drop, α {n:g}", "dropout", alpha=n),
-    "rblock": lambda n: _rblock(f"R-Block, BDropDML, α {n:g}", "bdropdml", alpha=n),
-    "rblock_s": lambda n: _rblock(f"R-Block, SDropDML, α {n:g}", "sdropdml", alpha=n),
-    "rblock_late": lambda n: _rblock(f"R-Block, α 1, then {n:g}", "bdropdml", late=n),
-    "gjs": lambda n: _rblock(
-        f"GJS, BDropDML, π {n:g}", "bdropdml", divergence="gjs", label_weight=n
-    ),
-    "gjs_augmented": lambda n: LabelMethod(
-        f"GJS, augmented, π {n:g}", lambda model, steps: _augmented(model, steps, n)
-    ),
+    "smoothing": lambda n: LabelMethod(lambda model, steps: model, smoothing=SMOOTHING),
+    "mixup": lambda n: LabelMethod(lambda model, steps: model, mixup=True),
+    "dropout": lambda n: LabelMethod(lambda model, steps: _dropout(model)),
+    "rdrop": lambda n: _rblock("dropout", alpha=n),
+    "rblock": lambda n: _rblock("bdropdml", alpha=n),
+    "rblock_s": lambda n: _rblock("sdropdml", alpha=n),
+    "rblock_late": lambda n: _rblock("bdropdml", late=n),
+    "gjs": lambda n: _rblock("bdropdml", divergence="gjs", label_weight=n),
+    "gjs_augmented": lambda n: LabelMethod(lambda model, steps: _augmented(model, steps, n)),
 }

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 import keras_swapout as ks
 from keras_swapout import datasets
+from keras_swapout.consistency.labels import margins
 from keras_swapout.study.measuring.scores import log_softmax
-from keras_swapout.study.pilot.settings import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from keras_swapout.study.pilot.recipe import papers_sgd
 from keras_swapout.study.pilot.training import momentum_for
 from keras_swapout.submodels.inside import sublayers
 from keras_swapout.tuning.restart import start_as
@@ -50,14 +51,7 @@ class Trained:
         for layer in sublayers(model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = min(layer.momentum, momentum_for(steps))
-        rate = LEARNING_RATE
-        optimizer = keras.optimizers.SGD(
-            keras.optimizers.schedules.PiecewiseConstantDecay(
-                [int(0.75 * steps), int(0.875 * steps)], [rate, rate / 10, rate / 100]
-            ),
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY / (1 - MOMENTUM),
-        )
+        optimizer = papers_sgd(steps)
         plain = [v for v in model.trainable_variables if len(v.shape) < 2]
         optimizer.exclude_from_weight_decay(var_list=plain)
         if self.method.soft:
@@ -139,9 +133,7 @@ class _Curves(keras.callbacks.Callback):
         test, held = map(self.trained.log_p, (data.test.images, data.validation.images))
         self.now = test, held
         own = self.train[rows, self.given]
-        others = self.train.copy()
-        others[rows, self.given] = -np.inf
-        self.margins = self.margins + (own - others.max(axis=1)) / EPOCHS
+        self.margins = self.margins + margins(self.train, self.given, "given") / EPOCHS
         self.losses = self.losses - own / EPOCHS
         self.mean = self.mean + np.exp(self.train) / EPOCHS
         nll = -held[np.arange(len(held)), self.labels].mean()

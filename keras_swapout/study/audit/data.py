@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,7 @@ from keras_swapout.datasets.sources import Source, printable, reader, same_size
 from keras_swapout.datasets.splits import Split, count, mapped, samples
 from keras_swapout.datasets.stored import joined, part
 from keras_swapout.study.measuring.images import named_data
-from keras_swapout.study.networks import input_size
-from keras_swapout.study.pilot.data import LARGEST_SIDE, LARGEST_SIDES, PilotData
+from keras_swapout.study.pilot.data import PilotData, size_of
 from keras_swapout.study.pilot.settings import Settings
 
 FEWEST = 3  # samples of a class
@@ -151,7 +149,8 @@ def _some(split, index):
 
 def _whole(settings: Settings) -> tuple[Source, np.ndarray | None, np.ndarray]:
     """All samples of the data as one source, the files of them, and their places in the data."""
-    size = _size(settings)
+    size = size_of(settings)
+    size = (size, size) if isinstance(size, int) else size
     with named_data():
         source = reader(settings.data, size, settings.skip_unreadable)(settings.data)
     if source.targets != "classes":
@@ -180,20 +179,6 @@ def _whole(settings: Settings) -> tuple[Source, np.ndarray | None, np.ndarray]:
     beside = samples(inputs, slice(1)), labels[:1]
     source = source._replace(images=inputs, labels=labels, strata=None)
     return source._replace(validation=beside, test=beside), files, index
-
-
-def _size(settings):
-    """(height, width) to resize to, as the pilot does; None for the source's."""
-    size = settings.image_size or input_size(settings.network)
-    data = settings.data
-    if size is None and data not in datasets.READERS and os.path.isdir(data):
-        from keras_swapout.datasets.photographs import smallest_side
-
-        with named_data():
-            most = LARGEST_SIDES.get(settings.network.kind, LARGEST_SIDE)
-            size = min(most, smallest_side(data, settings.skip_unreadable))
-        warnings.warn(f"{data}: images are resized to {size}×{size} pixels", stacklevel=2)
-    return (size, size) if isinstance(size, int) else size
 
 
 def _joined(inputs):

@@ -55,7 +55,7 @@ class PilotData:
 
     def __init__(self, settings: Settings) -> None:
         # One split for all runs: a run's seed decides its weights, order and augmentation.
-        size = settings.image_size or input_size(settings.network) or _side(settings)
+        size = size_of(settings)
         arrays = read(settings.data, settings.limit, size, settings.skip_unreadable)
         self.train, self.validation, self.test, info = arrays
         self.info = info  # but for the scale
@@ -217,6 +217,15 @@ def _batch_size(images: int) -> int:
     [8, 16, 32, 128]
     """
     return min(128, max(8, 2 ** int(math.log2(max(images, 1) / 20 + 1))))
+
+
+def size_of(settings: Settings) -> Any:
+    """What images are resized to: as asked for, as the network takes them, or what suits them.
+
+    Returns:
+        a side, (height, width), or None for the source's.
+    """
+    return settings.image_size or input_size(settings.network) or _side(settings)
 
 
 def _side(settings):

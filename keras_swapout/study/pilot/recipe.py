@@ -162,6 +162,25 @@ def own_metrics(base: keras.Model) -> dict[str, keras.metrics.Metric]:
     return metrics
 
 
+def papers_sgd(steps: int, rate: float = LEARNING_RATE) -> keras.optimizers.SGD:
+    """The optimizer of the Swapout paper, for a training of so many steps.
+
+    Args:
+        steps: of the whole training; the rate falls to a tenth after three quarters of them, and to
+            a hundredth after seven eighths.
+        rate: learning rate at the start.
+    """
+    return keras.optimizers.SGD(
+        keras.optimizers.schedules.PiecewiseConstantDecay(
+            [math.floor(0.75 * steps), math.floor(0.875 * steps)],
+            [rate, rate / 10, rate / 100],
+        ),
+        momentum=MOMENTUM,
+        # The paper's decay is part of the gradient and gathers momentum; Keras' is not.
+        weight_decay=WEIGHT_DECAY / (1 - MOMENTUM),
+    )
+
+
 def _optimizer(base, network, settings, steps):
     rate = settings.learning_rate
     if settings.optimizer is None and getattr(base, "compiled", False):
@@ -171,16 +190,7 @@ def _optimizer(base, network, settings, steps):
             (inner["config"] if inner else config)["learning_rate"] = rate
         return type(base.optimizer).from_config(config)
     if settings.optimizer is None and network.choice.kind == "ours":
-        rate = LEARNING_RATE if rate is None else rate
-        return keras.optimizers.SGD(
-            keras.optimizers.schedules.PiecewiseConstantDecay(
-                [math.floor(0.75 * steps), math.floor(0.875 * steps)],
-                [rate, rate / 10, rate / 100],
-            ),
-            momentum=MOMENTUM,
-            # The paper's decay is part of the gradient and gathers momentum; Keras' is not.
-            weight_decay=WEIGHT_DECAY / (1 - MOMENTUM),
-        )
+        return papers_sgd(steps, LEARNING_RATE if rate is None else rate)
     if rate is None:
         rate = CONTINUED if network.continued else NEW
     warm_up = max(1, math.ceil(WARM_UP * steps))
