@@ -120,12 +120,22 @@ rng = np.random.default_rng(0)
 x, y = rng.normal(size=(64, 6)).astype("float32"), rng.integers(0, 3, 64)
 weight = rng.uniform(0, 2, 64).astype("float32")
 
-def trained():
+class Sums(keras.layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        self.add_loss(self.factor * keras.ops.sum(x**2))  # both views: R-Block counts half of it
+        return x
+
+def trained(factor):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((6,))
     z = keras.layers.Dense(8, activation="relu", kernel_regularizer="l2")(inputs)
     z = ks.layers.Swapout(0.8, 0.6, seed=2)([z, keras.layers.Dense(8, activation="relu")(z)])
     z = ks.layers.StochasticDepth(0.7, seed=3)([z, ks.layers.BDropDML(0.5, seed=1)(z)])
+    z = Sums(factor)(z)
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(z))
     schedule = keras.optimizers.schedules.PolynomialDecay(2.0, 4, 1.0)
     rblock = ks.RBlock(model, alpha=schedule)
@@ -138,17 +148,18 @@ def trained():
 """
 
 TOGETHER = """
-alone = trained()
+# Keras divides what a replica adds by their number: of a sum over its half that leaves half.
+alone = trained(0.005)
 with strategy.scope():
-    found["rblock"] = [alone, trained()]
+    found["rblock"] = [alone, trained(0.01)]
 print(json.dumps(found))
 """
 
 TOGETHER_IN_JAX = """
-alone = trained()
+alone = trained(0.01)
 keras.distribution.set_distribution(keras.distribution.DataParallel())
 assert len(keras.distribution.list_devices()) == 2
-print(json.dumps({"rblock": [alone, trained()]}))
+print(json.dumps({"rblock": [alone, trained(0.01)]}))
 """
 
 WORKER = """
