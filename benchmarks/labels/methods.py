@@ -36,13 +36,13 @@ class LabelMethod(NamedTuple):
 
 
 def find(name: str) -> LabelMethod:
-    """The method of a name; a number behind "@" is its alpha or its weight of the label."""
-    base, _, value = name.partition("@")
-    number = float(value) if value else None
+    """The method of a name; a number behind "@" is its alpha or its weight of the label, a second
+    one then its alpha."""
+    base, *values = name.split("@")
     if base in _REGULAR:
         method = find_method(base)
         return LabelMethod(lambda model, steps: method.trained(model))
-    return _OTHERS[base](number)
+    return _OTHERS[base](*map(float, values))
 
 
 def _rblock(layer, **kwargs):
@@ -82,13 +82,13 @@ def _augmented(model, steps, label_weight):
 
 _REGULAR = ("plain", "swapout", "stochastic_depth", "bdropdml")  # as the pilot has them
 _OTHERS = {
-    "smoothing": lambda n: LabelMethod(lambda model, steps: model, smoothing=SMOOTHING),
-    "mixup": lambda n: LabelMethod(lambda model, steps: model, mixup=True),
-    "dropout": lambda n: LabelMethod(lambda model, steps: _dropout(model)),
+    "smoothing": lambda: LabelMethod(lambda model, steps: model, smoothing=SMOOTHING),
+    "mixup": lambda: LabelMethod(lambda model, steps: model, mixup=True),
+    "dropout": lambda: LabelMethod(lambda model, steps: _dropout(model)),
     "rdrop": lambda n: _rblock("dropout", alpha=n),
     "rblock": lambda n: _rblock("bdropdml", alpha=n),
     "rblock_s": lambda n: _rblock("sdropdml", alpha=n),
     "rblock_late": lambda n: _rblock("bdropdml", late=n),
-    "gjs": lambda n: _rblock("bdropdml", divergence="gjs", label_weight=n),
+    "gjs": lambda n, alpha=1.0: _rblock("bdropdml", divergence="gjs", label_weight=n, alpha=alpha),
     "gjs_augmented": lambda n: LabelMethod(lambda model, steps: _augmented(model, steps, n)),
 }

@@ -390,7 +390,7 @@ def said(suspicious, samples=100, folds=None, others=900):
     results = {"audit": found, "settings": {"folds": folds}, "data": {"name": "a"}}
     lines = [line for line, _ in lines_of(brief.brief(results, Path("out")))]
     assert len(lines) <= 25 and max(map(len, lines)) <= 80
-    page = read(report.make_page(results, {}))
+    page = read(report.make_page(results, []))
     text = " ".join(" ".join(lines).split())
     assert brief.answer(results) in page.text and brief.answer(results) in text
     return text
@@ -425,7 +425,7 @@ def test_many_pairs_fit_a_screen():
     results = {"audit": found, "settings": {"folds": None}, "data": {"name": "a"}}
     lines = [line for line, _ in lines_of(brief.brief(results, Path("a folder") / "out"))]
     assert len(lines) <= 25 and max(map(len, lines)) <= 80 and "rows more on the page" in str(lines)
-    assert names[0] in read(report.make_page(results, {})).text
+    assert names[0] in read(report.make_page(results, [])).text
 
 
 @pytest.mark.tensorflow

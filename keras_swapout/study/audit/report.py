@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,28 +50,39 @@ TRAINED = (
 HELD_OUT = "Each sample was predicted by a network that was trained on the other {} folds."
 
 
-def gallery(
-    data: AuditData, issues: LabelIssues, probabilities: np.ndarray
-) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Thumbnails of suspicious images, the first ones first.
+class Thumbnail(NamedTuple):
+    """A suspicious image.
+
+    Attributes:
+        pair: given and suggested class.
+        said: what is below it.
+        url: its data: URL.
+    """
+
+    pair: tuple[str, str]
+    said: str
+    url: str
+
+
+def gallery(data: AuditData, issues: LabelIssues, probabilities: np.ndarray) -> list[Thumbnail]:
+    """Suspicious images, the first ones first.
 
     Returns:
-        By given and suggested class what is below a thumbnail, and its data: URL: the `FIRST` of
-        all, and of each pair at most `EACH`, `MOST` together. Empty where the data are no images.
+        The `FIRST` of all, and of each pair of classes at most `EACH`, `MOST` together; nothing
+        where the data are no images.
     """
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    found: list[Thumbnail] = []
     if data.info.kind != "images":
         return found
-    shown = 0
+    shown = Counter[tuple[str, str]]()
     for rank, i in enumerate(issues.order[: int(issues.flags.sum())], 1):
         suggested = issues.suggested[i]
         pair = data.classes[data.samples.labels[i]], data.classes[suggested]
-        its = found.setdefault(pair, [])
-        if shown < MOST and (rank <= FIRST or len(its) < EACH):
+        if len(found) < MOST and (rank <= FIRST or shown[pair] < EACH):
             said = f"{rank}: {' → '.join(map(_short, pair))}, "
             said += f"{100 * probabilities[i, suggested]:.0f} %"
-            its.append((said, _url(_picture(data, i))))
-            shown += 1
+            found.append(Thumbnail(pair, said, _url(_picture(data, i))))
+            shown[pair] += 1
     return found
 
 
@@ -106,9 +118,7 @@ def _url(picture):
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def make_page(
-    results: Mapping[str, Any], pictures: Mapping[tuple[str, str], Sequence[tuple[str, str]]]
-) -> Page:
+def make_page(results: Mapping[str, Any], pictures: Sequence[Thumbnail]) -> Page:
     """The page of an audit.
 
     Args:
@@ -118,13 +128,11 @@ def make_page(
     from keras_swapout.study.audit.run import OPTIONS
 
     found, settings = results["audit"], results["settings"]
-    first = sorted(
-        (one for its in pictures.values() for one in its), key=lambda one: int(one[0].split(":")[0])
-    )[:FIRST]
+    first = pictures[:FIRST]
     by_pair = [
         part
         for pair in found["pairs"]
-        if (its := pictures.get((pair["given"], pair["suggested"])))
+        if (its := [one for one in pictures if one.pair == (pair["given"], pair["suggested"])])
         for part in (
             f"{pair['given']} → {pair['suggested']}: {len(its):,} of {pair['suspicious']:,}",
             _strips(its),
@@ -179,7 +187,7 @@ def _options(settings):
 
 
 def _strips(pictures):
-    return Strips([(said, [url]) for said, url in pictures])
+    return Strips([(one.said, [one.url]) for one in pictures])
 
 
 def _pairs(pairs):

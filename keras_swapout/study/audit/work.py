@@ -14,7 +14,7 @@ from keras_swapout.consistency.labels import softmax
 from keras_swapout.study.audit.data import AuditData
 from keras_swapout.study.pilot.methods import find
 from keras_swapout.study.pilot.settings import Settings, from_record
-from keras_swapout.study.pilot.work import go_where, step_of
+from keras_swapout.study.pilot.work import go_where, same, step_of
 
 if TYPE_CHECKING:
     from keras_swapout.study.pilot.training import OnEpoch, Trainer
@@ -113,13 +113,7 @@ def data_of(settings: Settings, folds: int | None, checksum: int | None = None) 
         _data.clear()
         _trainers.clear()
         _data[key] = AuditData(settings, folds)
-    data = _data[key]
-    if checksum is not None and data.checksum != checksum:
-        raise ValueError(
-            "Argument `data` must give the same each time it is read, as every process reads it. "
-            f"Received: {settings.data!r}, which gave something else"
-        )
-    return data
+    return same(_data[key], settings, checksum)
 
 
 def _key(settings, folds):

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keras_swapout.study.pilot.methods import find
 from keras_swapout.study.pilot.settings import Settings, from_record
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keras_swapout.study.pilot.data import PilotData
     from keras_swapout.study.pilot.training import OnEpoch, Trainer
 
+_Data = TypeVar("_Data", bound="PilotData")
 _KEPT = 16  # compiled networks
 STEPS = 10  # that are timed
 _LOCK = threading.RLock()  # Keras' seed and what is kept are of the process, not of a thread
@@ -128,7 +129,11 @@ def data_of(settings: Settings, checksum: int | None = None) -> PilotData:
         _data.clear()
         _trainers.clear()
         _data[key] = PilotData(settings)
-    data = _data[key]
+    return same(_data[key], settings, checksum)
+
+
+def same(data: _Data, settings: Settings, checksum: int | None) -> _Data:
+    """`data`, or an error unless they have this checksum, where one is given."""
     if checksum is not None and data.checksum != checksum:
         raise ValueError(
             "Argument `data` must give the same each time it is read, as every process reads it. "
