@@ -31,7 +31,7 @@ CELLS = {
     "cifar10-3000/none": 5,
     "cifar10-3000/worst": 5,
 }
-METHODS = ("plain", "rblock@3", "rblock@10", "gjs@0.5")
+METHODS = ("plain", "rblock@3", "rblock@10", "gjs@0.5@3")
 WIDTH = {"cifar10": 2}  # of the network, where it is not 1
 
 

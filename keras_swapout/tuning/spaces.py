@@ -140,7 +140,7 @@ def block_size(
 
 
 def alpha(
-    hp: keras_tuner.HyperParameters, name: str = "alpha", alpha: float | Range = (0.03, 3.0)
+    hp: keras_tuner.HyperParameters, name: str = "alpha", alpha: float | Range = (0.03, 10.0)
 ) -> float:
     """The weight of R-Block's consistency term, to be searched on a logarithmic scale.
 

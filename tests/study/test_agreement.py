@@ -130,6 +130,7 @@ def test_settings_choose_a_family_and_alphas():
         "rblock_sdropdml@3",
     )
     assert [find(name).alpha for name in chosen] == [None, None, 0.1, 1.0, 3.0]
+    assert make_settings(alpha=[1, 3]).methods == ("plain", "swapout", "gjs_bdropdml@1", few[2])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_settings_choose_a_family_and_alphas():
         ({"family": "dropout"}, "`family`.*family='dropout'"),
         ({"alpha": [1, -1]}, r"`alpha`.*alpha=\[1, -1\]"),
         ({"alpha": []}, "`alpha`.*none"),
-        ({"alpha": [3]}, "`alpha` is for .*rblock_bdropdml.*methods=plain swapout gjs_bdropdml"),
+        ({"alpha": [3], "methods": ["swapout"]}, "`alpha` is for .*gjs_bdropdml.*methods=swapout"),
         ({"alpha": [float("nan")]}, "`alpha`.*nan"),
         ({"methods": ["rblock_sdropdml@x"]}, "`methods`.*rblock_sdropdml@x"),
         ({"methods": ["swapout@3"]}, "`methods`.*swapout@3"),

@@ -21,7 +21,9 @@ LINEAR = (1.0, 0.5)  # Linear(1, 0.5): keep everything at the first block, half 
 RATE = 0.2  # drop rate of the region layers
 BLOCK = 0.5  # side of their blocks, as a share of the map's
 ALPHA = 1.0  # weight of R-Block's consistency term
-LABEL_WEIGHT = 0.5  # of the label, beside two sub-models
+#: Of GJS: the weight of the label beside two sub-models, and of the part that makes these agree,
+#: by docs/wrong-labels.
+LABEL_WEIGHT, GJS_ALPHA = 0.5, 3.0
 
 
 @dataclass(frozen=True)
@@ -412,9 +414,10 @@ METHODS: dict[str, Method] = {
             "gjs_bdropdml",
             "R-Block, GJS",
             "whole channels behind the last two thirds of the blocks; loss: generalised "
-            "Jensen-Shannon divergence of the label and two complementary sub-models",
+            "Jensen-Shannon divergence of the label and two complementary sub-models, its "
+            "consistency × α",
             _dropped("keras_swapout.layers:BDropDML"),
-            {"rate": RATE, "label_weight": LABEL_WEIGHT},
+            {"rate": RATE, "label_weight": LABEL_WEIGHT, "alpha": GJS_ALPHA},
             family="rblock",
             alone="bdropdml",
             needs="blocks",

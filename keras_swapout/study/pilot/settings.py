@@ -14,7 +14,7 @@ from keras_swapout.arguments import checked_count, one_of
 from keras_swapout.datasets.sources import named
 from keras_swapout.datasets.splits import SCALES
 from keras_swapout.study.networks import Choice
-from keras_swapout.study.pilot.methods import ALPHA, METHODS, REFERENCE, find
+from keras_swapout.study.pilot.methods import METHODS, REFERENCE, find
 from keras_swapout.study.shapes import flag, many, maybe, number, text
 
 #: The Swapout paper's recipe, together with the learning rate and its two steps (training.py).
@@ -306,7 +306,7 @@ def _methods(names, family, alphas, ours):
             unknown.append(name)
             continue
         chosen = method.alpha is not None and "@" not in name
-        for alpha in alphas if chosen else [method.alpha]:
+        for alpha in alphas if chosen and alphas else [method.alpha]:
             variant = method if alpha is None else method.with_values(alpha=float(alpha))
             methods[variant.name] = variant
     if unknown or not names:
@@ -325,7 +325,7 @@ def _methods(names, family, alphas, ours):
 
 def _alphas(alphas):
     if alphas is None:
-        return [ALPHA]
+        return None
     alphas = list(alphas)
     for alpha in alphas:
         if not isinstance(alpha, numbers.Real) or not 0 <= alpha < float("inf"):
