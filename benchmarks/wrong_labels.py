@@ -43,8 +43,9 @@ def run_one(spec: dict) -> dict:
     name, _, noise = spec["cell"].partition("/")
     width = WIDTH.get(name.partition("-")[0], 1)
     start = time.perf_counter()
-    if spec["method"] == "folds":
-        found = folds(load(name), width, noise, spec["seed"], FOLDS)
+    if spec["method"].startswith("folds"):
+        plain = spec["method"].replace("folds", "plain")
+        found = folds(load(name), plain, width, noise, spec["seed"], FOLDS)
     else:
         found = _trained(name, spec["method"], width).run(noise, spec["seed"])
     return {**spec, **found, "took": time.perf_counter() - start}

@@ -11,6 +11,7 @@ import keras_swapout as ks
 from keras_swapout.study.pilot.methods import RATE, later_ends
 from keras_swapout.study.pilot.methods import find as find_method
 
+EPOCHS = 30
 SMOOTHING = 0.1  # Szegedy et al. 2016
 MIXUP = 1.0  # Zhang et al. 2018, on CIFAR
 LATE = 0.75  # of the training, after which a later alpha begins
@@ -23,11 +24,13 @@ class LabelMethod(NamedTuple):
         trained: (network, steps of the training) -> what is compiled.
         smoothing: of the labels.
         mixup: whether images and labels are mixed.
+        epochs: of the training.
     """
 
     trained: Callable[[keras.Model, int], keras.Model]
     smoothing: float = 0.0
     mixup: bool = False
+    epochs: int = EPOCHS
 
     @property
     def soft(self) -> bool:
@@ -37,7 +40,10 @@ class LabelMethod(NamedTuple):
 
 def find(name: str) -> LabelMethod:
     """The method of a name; a number behind "@" is its alpha or its weight of the label, a second
-    one then its alpha."""
+    one then its alpha, and one behind "-" how many epochs it trains."""
+    name, _, epochs = name.partition("-")
+    if epochs:
+        return find(name)._replace(epochs=int(epochs))
     base, *values = name.split("@")
     if base in _REGULAR:
         method = find_method(base)

@@ -95,8 +95,10 @@ def _picture(runs):
 
 def title(method: str) -> str:
     """What tables call a method."""
+    method, _, epochs = method.partition("-")
     base, _, numbers = method.partition("@")
-    return f"{TITLES.get(base, base)} {numbers.replace('@', ', α ')}".strip()
+    numbers = numbers.replace("@", ", α ") + (f", {epochs} epochs" if epochs else "")
+    return f"{TITLES.get(base, base)} {numbers}".strip().replace(" ,", ",")
 
 
 def _summary(runs):

@@ -20,7 +20,7 @@ from labels.measures import listed, measures
 from labels.methods import MIXUP, find
 from labels.sets import NoisySet
 
-EPOCHS, BATCH = 30, 64
+BATCH = 64
 EVALUATED = 256  # images at a time
 
 
@@ -46,7 +46,7 @@ class Trained:
         base = ks.models.ResNetV2(
             8, self.width, len(info.classes), info.image_shape, classifier_activation=None
         )
-        steps = self.steps * EPOCHS
+        steps = self.steps * self.method.epochs
         model = self.method.trained(base, steps)
         for layer in sublayers(model):
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -73,7 +73,8 @@ class Trained:
             mix = keras.layers.MixUp(MIXUP, seed=seed)
             mixed = batches.map(lambda x, y: mix({"images": x, "labels": y}))
             batches = mixed.map(lambda both: (both["images"], both["labels"]))
-        self.model.fit(batches, epochs=EPOCHS, callbacks=list(callbacks), shuffle=False, verbose=0)
+        epochs = self.method.epochs
+        self.model.fit(batches, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0)
 
     def log_p(self, images: np.ndarray) -> np.ndarray:
         """Log probabilities in inference mode, (n, classes)."""
@@ -129,13 +130,14 @@ class _Curves(keras.callbacks.Callback):
         _ = self.model  # JAX keeps the state to itself until somebody asks for the model
         start, cpu = time.perf_counter(), time.process_time()
         data, rows = self.trained.data, np.arange(len(self.given))
+        epochs = self.trained.method.epochs
         self.train = self.trained.log_p(data.train.images)
         test, held = map(self.trained.log_p, (data.test.images, data.validation.images))
         self.now = test, held
         own = self.train[rows, self.given]
-        self.margins = self.margins + margins(self.train, self.given, "given") / EPOCHS
-        self.losses = self.losses - own / EPOCHS
-        self.mean = self.mean + np.exp(self.train) / EPOCHS
+        self.margins = self.margins + margins(self.train, self.given, "given") / epochs
+        self.losses = self.losses - own / epochs
+        self.mean = self.mean + np.exp(self.train) / epochs
         nll = -held[np.arange(len(held)), self.labels].mean()
         accuracy = (held.argmax(axis=1) == self.labels).mean()
         for name, value in (
@@ -152,8 +154,8 @@ class _Curves(keras.callbacks.Callback):
         self.cpu += time.process_time() - cpu
 
 
-def folds(data: NoisySet, width: int, noise: str, seed: int, number: int) -> dict:
-    """Out-of-sample probabilities by plain networks, as cleanlab wants them, and its list."""
+def folds(data: NoisySet, method: str, width: int, noise: str, seed: int, number: int) -> dict:
+    """Out-of-sample probabilities, as cleanlab wants them, and its list."""
     from sklearn.model_selection import StratifiedKFold
 
     given, _ = data.given(noise, seed)
@@ -161,7 +163,7 @@ def folds(data: NoisySet, width: int, noise: str, seed: int, number: int) -> dic
     log_p = np.zeros((len(given), len(data.info.classes)))
     start, cpu = time.perf_counter(), time.process_time()
     for fold, (rest, held) in enumerate(split.split(given, given)):
-        trained = Trained(data, "plain", width, len(rest))
+        trained = Trained(data, method, width, len(rest))
         trained.train(data.train.images[rest], given[rest], number * seed + fold)
         log_p[held] = trained.log_p(data.train.images[held])
     found = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}

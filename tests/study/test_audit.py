@@ -202,7 +202,7 @@ def test_it_goes_on_and_makes_nothing_twice(finished, folder, monkeypatch, capsy
     assert again["audit"] == results["audit"]
     assert [(out / name).read_bytes() for name in ("labels.csv", "suspicious.csv")] == before
     printed = capsys.readouterr().out
-    assert "1 of 1 trainings already done" in printed
+    assert "1 of 1 trainings already done" in printed and "steps teach" not in printed
     assert str(out / "audit.html") in printed.replace("\n", "")
     for other, words in (
         ({"epochs": 1}, f"epochs was {EPOCHS}"),
@@ -446,7 +446,7 @@ def test_the_command_hands_its_options_on(monkeypatch, tmp_path, capsys):
     (first, how), (second, others) = seen
     assert first[0].methods[-1] == audit.METHOD and first[0].epochs == 3
     assert first[1] == "audit-digits" and how == {"folds": 4, "jobs": 2, "verbose": False}
-    assert second[0].methods[-1] == "rblock_sdropdml@2"
+    assert second[0].methods[-1] == "rblock_sdropdml@2" and second[0].epochs == audit.EPOCHS
     assert second[1] == "there" and others == {"verbose": True}
     assert run("--method", "magic") == 2 and "--method must be" in capsys.readouterr().err
     assert run("--samples", "3") == 2  # is for what compares methods

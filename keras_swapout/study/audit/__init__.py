@@ -6,6 +6,6 @@ run.py      the loop; the tables, and the copies
 report.py   the page; brief.py, the answer
 """
 
-from keras_swapout.study.audit.run import METHOD, make_settings, run_audit
+from keras_swapout.study.audit.run import EPOCHS, METHOD, make_settings, run_audit
 
-__all__ = ["METHOD", "make_settings", "run_audit"]
+__all__ = ["EPOCHS", "METHOD", "make_settings", "run_audit"]

@@ -31,8 +31,9 @@ from keras_swapout.study.shapes import holds, number
 if TYPE_CHECKING:
     from keras_swapout.consistency.labels import LabelIssues
 
-#: What is trained where nobody says.
-METHOD = "rblock_bdropdml@3"
+#: What is trained where nobody says, and how long: what is learnt late is learnt by heart.
+METHOD, EPOCHS = "rblock_bdropdml@3", 12
+STEPS = 200  # of a training; fewer teach a new network little
 #: The settings of a pilot that are for what is compared, and those of an audit too, in order.
 _PILOTS = ("methods", "seeds", "label_noise", "corruption_images", "samples")
 OPTIONS = tuple(name for name in pilot.OPTIONS if name not in _PILOTS)
@@ -40,11 +41,12 @@ FOLDER = "trainings"
 _TRAINED = holds(seconds=number)
 
 
-def make_settings(method: str = METHOD, **options: Any) -> Settings:
-    """The settings of an audit, with the pilot's defaults for its data, checked.
+def make_settings(method: str = METHOD, epochs: int | None = None, **options: Any) -> Settings:
+    """The settings of an audit, else with the pilot's defaults for its data, checked.
 
     Args:
         method: a name, as for `keras_swapout.study.pilot.methods.find`.
+        epochs: passes over the samples; None for `EPOCHS`.
         **options: of `OPTIONS`, as for `keras_swapout.study.pilot.make_settings`.
 
     Raises:
@@ -52,9 +54,11 @@ def make_settings(method: str = METHOD, **options: Any) -> Settings:
 
     Example:
 
-    >>> make_settings(data="digits", epochs=5).methods
-    ('plain', 'rblock_bdropdml@3')
+    >>> settings = make_settings(data="digits")
+    >>> settings.methods, settings.epochs
+    (('plain', 'rblock_bdropdml@3'), 12)
     """
+    options |= {"epochs": EPOCHS if epochs is None else epochs}
     return pilot.make_settings(**options, methods=[method], label_noise=[0.0], seeds=1)
 
 
@@ -183,6 +187,9 @@ def _judged(settings, folds, data, out, place):
     display.say(_audited(settings, data, folds, len(found)))
     specs = [(fold, spec_of(settings, folds, fold, data.checksum)) for fold in missing]
     if specs:
+        if (steps := settings.epochs * data.steps) < STEPS:
+            enough = math.ceil(STEPS / data.steps)
+            display.say(f"{steps} steps teach a new network little: --epochs {enough} make {STEPS}")
         width = min(place.width, len(specs))
         step = max(seconds for _, seconds in completed(place, time_step, specs[:width]))
         rounds = math.ceil(len(specs) / width)
