@@ -14,6 +14,7 @@ from keras_swapout.study.report.brief import Brief, Line, lines_of
 
 pytestmark = pytest.mark.tensorflow  # no backend matters here
 TITLES = {"plain": "plain", "swapout": "Swapout", "rblock_bdropdml": "R-Block, BDropDML"}
+TITLES["gjs_bdropdml"] = "R-Block, GJS"
 
 
 def pilot(accuracies, seeds=5, data="photographs", rise=1.0):
@@ -51,6 +52,12 @@ BOTH = {
     ("rblock_bdropdml", 0.0): 0.98,
     ("rblock_bdropdml", 0.3): 0.93,
 }
+
+
+def test_what_forgives_labels_is_not_tuned_by_their_likelihood():
+    gained = {("plain", 0.0): 0.85, ("gjs_bdropdml", 0.0): 0.93}
+    joined = " ".join(text_of(brief(*pilot(gained))).split())
+    assert "tune --data photographs --method gjs_bdropdml --objective accuracy." in joined
 
 
 def test_what_is_established_comes_first_and_losses_are_said():

@@ -11,6 +11,7 @@ from keras_swapout.study.measuring.comparison import BETTER, WORSE
 from keras_swapout.study.measuring.measure import at
 from keras_swapout.study.measuring.statistics import enough, resolvable
 from keras_swapout.study.pilot.compare import BASELINE, by_condition, condition
+from keras_swapout.study.pilot.methods import METHODS
 from keras_swapout.study.report.brief import Brief, Line, line
 from keras_swapout.study.report.words import (
     difference_text,
@@ -196,4 +197,7 @@ def _then(results, conditions, few):
     if not gained:
         return ["Next: keep plain; or --label-noise 0.2, if your labels may be wrong."]
     name = gained[0].partition("@")[0]
-    return [f"Next: keras-swapout tune --data {settings.get('data', 'FOLDER')} --method {name}."]
+    # By wrong labels the likelihood of one who forgives them is poor, however right it is.
+    by = " --objective accuracy" if "label_weight" in METHODS[name].values else ""
+    data = settings.get("data", "FOLDER")
+    return [f"Next: keras-swapout tune --data {data} --method {name}{by}."]
