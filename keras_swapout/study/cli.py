@@ -133,6 +133,7 @@ def _training_arguments(parser):
     add("--batch-size", type=int, help="images of a training step")
     add("--learning-rate", type=float, help="default: 0.1 for ours, 1e-3, or 1e-4 for trained")
     add("--image-size", type=int, help="side to resize the images to")
+    add("--unaugmented", action="store_true", help="neither flip nor shift the training images")
     _skip_argument(add)
     return add
 

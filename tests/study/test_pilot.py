@@ -195,6 +195,22 @@ def test_batches_are_full_and_depend_on_seed_and_epoch(data):
 
 
 @pytest.mark.tensorflow
+def test_images_are_flipped_and_shifted_unless_one_says_so(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "a.npz", x=rng.integers(0, 256, (90, 8, 8, 1), np.uint8), y=np.arange(90) % 3
+    )
+    for unaugmented, said in ((False, " (flipped and shifted)"), (True, "")):
+        chosen = make_settings(str(tmp_path / "a.npz"), ["plain"], unaugmented=unaugmented)
+        found = pilot_data.PilotData(chosen)
+        seen = next(iter(found.training_batches(0)))[0].numpy()
+        raw = found.info.scaled(found.train.images)
+        known = [any(np.allclose(image, one, atol=1e-5) for one in raw) for image in seen]
+        assert all(known) == unaugmented and found.augmentation == said
+        assert ("unaugmented" in pilot_run.record(chosen)) == unaugmented
+
+
+@pytest.mark.tensorflow
 def test_logits_are_those_of_the_network_whatever_the_last_batch(trainer, data):
     images = data.test.images[:37]  # one batch and a bit
     expected = trainer.deployed(data.info.standardise(images), training=False)

@@ -166,7 +166,7 @@ def make_page(results: Mapping[str, Any], pictures: Sequence[Thumbnail]) -> Page
             *how_measured(
                 results,
                 [Text(DEFINITION), Text(how)],
-                command(["keras-swapout", "audit"], _options(settings), (*OPTIONS, *_OWN)),
+                command(["keras-swapout", "audit"], settings, (*OPTIONS, *_OWN)),
                 LIMITS,
             ),
         ],
@@ -174,16 +174,6 @@ def make_page(results: Mapping[str, Any], pictures: Sequence[Thumbnail]) -> Page
 
 
 _OWN = ("method", "folds")
-_FLAGS = ("from_scratch", "new_head", "skip_unreadable")
-
-
-def _options(settings):
-    """The settings as the command line takes them: a flag without a value."""
-    return {
-        name: [] if name in _FLAGS else value
-        for name, value in settings.items()
-        if value is not False
-    }
 
 
 def _strips(pictures):

@@ -219,8 +219,8 @@ def _audited(settings, data, folds, done):
     how = f"{folds} folds" if folds else "trained on all of them"
     said = f", {done} of {folds or 1} trainings already done" if done else ""
     return (
-        f"{settings.data}: {len(data.fold):,} {what} in {len(data.classes)} classes, {how}; "
-        f"{settings.model}, {settings.epochs} epochs{said}"
+        f"{settings.data}: {len(data.fold):,} {what}{data.augmentation} in {len(data.classes)} "
+        f"classes, {how}; {settings.model}, {settings.epochs} epochs{said}"
     )
 
 

@@ -58,6 +58,8 @@ class PilotData:
         size = size_of(settings)
         arrays = read(settings.data, settings.limit, size, settings.skip_unreadable)
         self.train, self.validation, self.test, info = arrays
+        augmented = info.augmented and not settings.unaugmented
+        info = dataclasses.replace(info, augmented=augmented)
         self.info = info  # but for the scale
         self.network = Network(settings.network, info, self.train)
         self.info = dataclasses.replace(info, scale=self._scale(info))
@@ -199,6 +201,11 @@ class PilotData:
         for array in keras.tree.flatten([self.train, self.validation, self.test]):
             value = checksum(array, value)
         return value
+
+    @property
+    def augmentation(self) -> str:
+        """What happens to training images, behind the words that say how many there are."""
+        return " (flipped and shifted)" if self.info.augmented else ""
 
     def describe(self) -> dict[str, Any]:
         """The part "data" of the results."""

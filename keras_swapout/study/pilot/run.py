@@ -193,8 +193,9 @@ def _compared(settings, data, at_most):
     wrong = f", {noise} of the labels wrong" if any(settings.label_noise) else ""
     seeds = f"at most {settings.seeds}" if at_most else settings.seeds
     return (
-        f"{settings.data}: {data.info.sizes['train']} training {what}{wrong}; {settings.model}, "
-        f"{settings.epochs} epochs; {len(settings.methods)} methods x {seeds} seeds"
+        f"{settings.data}: {data.info.sizes['train']} training {what}{data.augmentation}{wrong}; "
+        f"{settings.model}, {settings.epochs} epochs; {len(settings.methods)} methods x {seeds} "
+        "seeds"
     )
 
 
@@ -315,16 +316,17 @@ def _said(run):
     return f"{name}: {', '.join(said)}, {run['seconds']:.1f} s"
 
 
+_BROUGHT = ("weights", "from_scratch", "new_head", "scale", "optimizer")
+_BROUGHT += ("unaugmented", "skip_unreadable")
+
+
 def record(settings: Settings) -> dict[str, Any]:
     """What settings.json holds: all that a run's result depends on."""
     import keras
 
     values = settings.record()
     # What is not asked for is left out: earlier versions knew nothing of it.
-    brought = {
-        name: getattr(settings, name)
-        for name in ("weights", "from_scratch", "new_head", "scale", "optimizer", "skip_unreadable")
-    }
+    brought = {name: getattr(settings, name) for name in _BROUGHT}
     files = [x for x in (settings.model, settings.weights) if x and Path(x).is_file()]
     checksums = {f"checksum of {file}": checksum(Path(file)) for file in files}
     return {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_swapout.arguments import checked_count, one_of
+from keras_swapout.arguments import checked_count, checked_flag, one_of
 from keras_swapout.datasets.sources import named
 from keras_swapout.datasets.splits import SCALES
 from keras_swapout.study.networks import Choice
@@ -45,6 +45,7 @@ OPTIONS = (
     "limit",
     "label_noise",
     "image_size",
+    "unaugmented",
     "skip_unreadable",
     "corruption_images",
     "samples",
@@ -55,7 +56,7 @@ _SHAPES = {
     **dict.fromkeys(("data", "model"), text),
     **dict.fromkeys(("weights", "scale", "optimizer"), maybe(text)),
     "learning_rate": maybe(number),
-    **dict.fromkeys(("from_scratch", "new_head", "skip_unreadable"), flag),
+    **dict.fromkeys(("from_scratch", "new_head", "unaugmented", "skip_unreadable"), flag),
     "methods": many(text),
     "samples": many(number),
     "label_noise": many(number),
@@ -105,6 +106,8 @@ class Settings:
             before a cosine decay; None for 0.1, 1e-3, or 1e-4 where trained weights are continued.
         limit: number of training and validation images to use, or None for all.
         image_size: side to resize to, or None for the source's.
+        unaugmented: whether training images are left as they are, which else are flipped left to
+            right and shifted by up to 4 pixels where the source asks for it: all but digits.
         skip_unreadable: whether photographs that can't be read are left out, instead of an error.
         corruption_images: number of test images to corrupt, or fewer where there are fewer.
         samples: the numbers of sub-models with which stochastic inference is tried, beside what
@@ -132,6 +135,7 @@ class Settings:
     new_head: bool = False
     scale: str | None = None
     optimizer: str | None = None
+    unaugmented: bool = False
     skip_unreadable: bool = False
     label_noise: tuple[float, ...] = (0.0,)
 
@@ -168,6 +172,7 @@ def make_settings(
     new_head: bool = False,
     scale: str | None = None,
     optimizer: str | None = None,
+    unaugmented: bool = False,
     skip_unreadable: bool = False,
     label_noise: Iterable[float] | None = None,
 ) -> Settings:
@@ -220,6 +225,7 @@ def make_settings(
         new_head=new_head,
         scale=scale,
         optimizer=optimizer,
+        unaugmented=checked_flag(unaugmented, "unaugmented"),
         skip_unreadable=skip_unreadable,
         label_noise=_shares(label_noise, str(data)),
         corruption_images=corruption_images,

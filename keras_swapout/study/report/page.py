@@ -243,14 +243,16 @@ def command(words: Sequence[str], settings: Mapping[str, Any], options: Sequence
 
     Example:
 
-    >>> command(["keras-swapout", "pilot"], {"data": "my images", "seeds": 3}, ["data", "limit"])
-    "keras-swapout pilot --data 'my images'"
+    >>> settings = {"data": "my images", "seeds": 3, "new_head": True}
+    >>> command(["keras-swapout", "pilot"], settings, ["data", "limit", "new_head"])
+    "keras-swapout pilot --data 'my images' --new-head"
     """
     line = list(words)
     for name in options:
         value = settings.get(name)
-        if value is not None:
-            several = value if isinstance(value, list | tuple) else [value]
+        if value is not None and value is not False:
+            flag = [] if value is True else [value]
+            several = value if isinstance(value, list | tuple) else flag
             line += [f"--{name.replace('_', '-')}", *map(str, several)]
     return shlex.join(line)
 
