@@ -211,12 +211,11 @@ def signs(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _rule(runs):
     """Rank correlation over cells of each sign with each method's gain in test accuracy."""
     cells = {cell: methods for cell, methods in runs.items() if "plain" in methods}
-    names = dict.fromkeys(n for m in cells.values() for n, runs in m.items() if "test" in runs[0])
     gains = {}
-    for name in names:
+    for name in SUMMED:
         lead = {c: _gain(m["plain"], m[name]) for c, m in cells.items() if name in m}
         known = {c: g for c, g in lead.items() if g is not None}
-        if name != "plain" and len(known) >= 4:
+        if len(known) >= 4:
             gains[name] = known
     if not gains:
         return "Too few cells yet."
