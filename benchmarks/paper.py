@@ -155,9 +155,11 @@ def table(out: Path) -> str:
             errors = [100 * (1 - r["test"][way]["accuracy"]) for r in some if way in r["test"]]
             spread = f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else ""
             cells.append(f"{np.mean(errors):.2f}{spread}" if errors else "")
+        known = f"{100 * np.mean([r['training_accuracy'] for r in some]):.0f}"
         hours = np.mean([r["seconds"] for r in some]) / 3600
-        rows.append([network, method, str(len(some)), *cells, f"{hours:.2f}"])
-    head = ["network", "method", "seeds", "test error, %", "with 30 sub-models, %", "hours a run"]
+        rows.append([network, method, str(len(some)), *cells, known, f"{hours:.2f}"])
+    head = ["network", "method", "seeds", "test error, %", f"with {SAMPLES} sub-models, %"]
+    head += ["training accuracy, noise on, %", "hours a run"]
     return "\n".join(f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *rows])
 
 
