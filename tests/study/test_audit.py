@@ -373,7 +373,7 @@ def test_a_plain_network_judges_no_sample_that_it_knows(tmp_path):
         run_audit(make_settings("plain"), tmp_path / "out")
 
 
-def said(suspicious, samples=100, folds=None, others=900):
+def said(suspicious, samples=100, folds=None, others=900, augmented=False):
     """The lines of an answer: of two classes, so many labels of the first are contradicted."""
     classes = [
         {"name": "cat", "samples": samples, "suspicious": suspicious, "suggested": 0},
@@ -388,6 +388,7 @@ def said(suspicious, samples=100, folds=None, others=900):
         "pairs": [{**pair, "sure": 0.8}] * bool(suspicious),
     }
     results = {"audit": found, "settings": {"folds": folds}, "data": {"name": "a"}}
+    results["data"]["augmented"] = augmented
     lines = [line for line, _ in lines_of(brief.brief(results, Path("out")))]
     assert len(lines) <= 25 and max(map(len, lines)) <= 80
     page = read(report.make_page(results, []))
@@ -409,6 +410,7 @@ def test_the_answer_says_what_is_to_be_held_against_it():
     assert "1 of 1,000 labels (0.1 %) looks wrong" in said(1)
     assert "Not learnt" in said(60) and "look wrong" in said(60)
     assert said(60, others=15).startswith("These data were not learnt")
+    assert "--unaugmented" in said(60, augmented=True) and "--unaugmented" not in said(60)
 
 
 @pytest.mark.tensorflow

@@ -78,9 +78,11 @@ def details(results: Mapping[str, Any]) -> list[str]:
         )
     unlearnt = [c["name"] for c in found["classes"] if c["suspicious"] > MANY * c["samples"]]
     if unlearnt:
+        plainer = ", --unaugmented (neither flipped nor shifted)"
+        flips = plainer if results["data"].get("augmented") else ""
         said.append(
             f"Not learnt, as more than half of their labels are contradicted: {listed(unlearnt)}. "
-            "There the list says little. Try more --epochs, or another --model."
+            f"There the list says little. Try more --epochs{flips} or another --model."
         )
     elif found["suspicious"] < FEW * found["samples"]:
         said.append(
