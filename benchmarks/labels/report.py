@@ -240,50 +240,34 @@ def _rule(runs):
 
 def _chosen(runs):
     """Of each cell what the method gains that predicts the validation labels, as given, best."""
-    rows, gained, told = [], [], defaultdict(list)
+    rows, told = [], []
     for cell, methods in runs.items():
         if not set(CHOICES) <= set(methods):
             continue
         lead = _lead(methods["plain"])
         by_seed = [{run["seed"]: run for run in methods[name]} for name in CHOICES]
         seeds = sorted(set.intersection(*map(set, by_seed)))
-        plain, taken, best, names = [], [], [], []
-        for seed in seeds:
-            found = [of[seed] for of in by_seed]
-            held = [run["curves"]["validation"][-1] for run in found]
-            tests = [run["test"][lead] for run in found]
-            pick = int(np.argmax(held))  # of equals the first, plain above all
-            plain.append(tests[0])
-            taken.append(tests[pick])
-            best.append(max(tests))
-            names.append(CHOICES[pick])
-            for name, of, test in zip(CHOICES[1:], held[1:], tests[1:], strict=True):
-                told[cell, name].append((of - held[0], test - tests[0]))
-        gain = 100 * np.subtract(taken, plain)
-        gained.append(float(np.mean(gain)))
-        rows.append(
-            [
-                cell,
-                str(len(seeds)),
-                ", ".join(f"{title(n)} {names.count(n)}" for n in CHOICES if n in names),
-                f"{np.mean(gain):+.1f}",
-                f"{gain.min():+.1f}",
-                f"{100 * np.mean(np.subtract(best, plain)):+.1f}",
-            ]
-        )
+        each = [[of[seed] for of in by_seed] for seed in seeds]
+        held = np.array([[run["curves"]["validation"][-1] for run in some] for some in each])
+        test = np.array([[run["test"][lead] for run in some] for some in each])
+        held, test = held - held[:, :1], 100 * (test - test[:, :1])  # plain is the first
+        pick = held.argmax(axis=1)  # of equals the first
+        gain, times = test[np.arange(len(seeds)), pick], np.bincount(pick, minlength=len(CHOICES))
+        told.append((held.mean(axis=0), test.mean(axis=0)))
+        chosen = [f"{title(n)} {k}" for n, k in zip(CHOICES, times, strict=True) if k]
+        figures = gain.mean(), gain.min(), test.max(axis=1).mean()
+        rows.append([cell, str(len(seeds)), ", ".join(chosen), *(f"{v:+.1f}" for v in figures)])
     if not rows:
         return "Too few cells yet."
     head = ["cell", "seeds", "chosen", "gain", "worst seed", "of the best by the test labels"]
     said = f"Each seed takes of {', '.join(map(title, CHOICES))} the one with the best accuracy on "
     said += "the validation labels as they were given; its gain over plain on the test images in "
     said += "points, accuracy, of two classes AUROC."
-    ranks = []
-    for name in CHOICES[1:]:
-        means = [np.mean(values, axis=0) for (_, of), values in told.items() if of == name]
-        if len(means) >= 4:
-            rank = stats.spearmanr(*np.transpose(means)).statistic
-            ranks.append(f"{title(name)} {rank:+.2f} ({len(means)} cells)")
-    if ranks:
+    if len(rows) >= 4:
+        ranks = [
+            f"{title(name)} {stats.spearmanr(*of).statistic:+.2f} ({len(rows)} cells)"
+            for name, of in list(zip(CHOICES, np.transpose(told, (2, 1, 0)), strict=True))[1:]
+        ]
         said += " Rank correlation, over cells, of a method's gain on the validation labels with "
         said += f"that on the test labels: {', '.join(ranks)}."
     return f"{said}\n\n{_table(head, rows)}"

@@ -283,7 +283,7 @@ class RBlockHyperModel(_ReusedSteps):
         layers: Sequence[str] = ("sdropdml", "bdropdml"),
         rate: float | Range = (0.05, 0.5),
         block_size: int | tuple[int, int] = (2, 7),
-        alpha: float | Range = (0.03, 10.0),
+        alpha: float | Range = spaces.ALPHA,
         reuse: bool = True,
         **kwargs: Any,
     ) -> None:

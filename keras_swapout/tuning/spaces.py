@@ -16,6 +16,7 @@ KINDS = ("linear", "constant", "stage")
 MOST = 10_000  # blocks of a network, or stages
 
 Range = tuple[float, float]
+ALPHA: Range = (0.03, 10.0)  # wrong labels want more than 1, docs/wrong-labels
 
 
 def theta_schedule(
@@ -140,7 +141,7 @@ def block_size(
 
 
 def alpha(
-    hp: keras_tuner.HyperParameters, name: str = "alpha", alpha: float | Range = (0.03, 10.0)
+    hp: keras_tuner.HyperParameters, name: str = "alpha", alpha: float | Range = ALPHA
 ) -> float:
     """The weight of R-Block's consistency term, to be searched on a logarithmic scale.
 

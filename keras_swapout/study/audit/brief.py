@@ -78,8 +78,8 @@ def details(results: Mapping[str, Any]) -> list[str]:
         )
     unlearnt = [c["name"] for c in found["classes"] if c["suspicious"] > MANY * c["samples"]]
     if unlearnt:
-        plainer = ", --unaugmented (neither flipped nor shifted)"
-        flips = plainer if results["data"].get("augmented") else ""
+        augmented = results["data"].get("augmented")
+        flips = ", --unaugmented (neither flipped nor shifted)" if augmented else ""
         said.append(
             f"Not learnt, as more than half of their labels are contradicted: {listed(unlearnt)}. "
             f"There the list says little. Try more --epochs{flips} or another --model."

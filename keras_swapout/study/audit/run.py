@@ -58,8 +58,10 @@ def make_settings(method: str = METHOD, epochs: int | None = None, **options: An
     >>> settings.methods, settings.epochs
     (('plain', 'rblock_bdropdml@3'), 12)
     """
-    options |= {"epochs": EPOCHS if epochs is None else epochs}
-    return pilot.make_settings(**options, methods=[method], label_noise=[0.0], seeds=1)
+    epochs = EPOCHS if epochs is None else epochs
+    return pilot.make_settings(
+        **options, epochs=epochs, methods=[method], label_noise=[0.0], seeds=1
+    )
 
 
 def run_audit(

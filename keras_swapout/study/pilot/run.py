@@ -316,17 +316,15 @@ def _said(run):
     return f"{name}: {', '.join(said)}, {run['seconds']:.1f} s"
 
 
-_BROUGHT = ("weights", "from_scratch", "new_head", "scale", "optimizer")
-_BROUGHT += ("unaugmented", "skip_unreadable")
-
-
 def record(settings: Settings) -> dict[str, Any]:
     """What settings.json holds: all that a run's result depends on."""
     import keras
 
     values = settings.record()
     # What is not asked for is left out: earlier versions knew nothing of it.
-    brought = {name: getattr(settings, name) for name in _BROUGHT}
+    late = ("weights", "from_scratch", "new_head", "scale", "optimizer")
+    late += ("unaugmented", "skip_unreadable")
+    brought = {name: getattr(settings, name) for name in late}
     files = [x for x in (settings.model, settings.weights) if x and Path(x).is_file()]
     checksums = {f"checksum of {file}": checksum(Path(file)) for file in files}
     return {

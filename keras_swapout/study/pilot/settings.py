@@ -304,7 +304,7 @@ def _methods(names, family, alphas, ours):
             f"Received: methods={' '.join(names)} and family={family}"
         )
     names, methods, unknown = list(names), {REFERENCE: METHODS[REFERENCE]}, []
-    given, alphas = alphas, _alphas(alphas)
+    alphas = None if alphas is None else _alphas(alphas)
     for name in names:
         try:
             method = find(name)
@@ -320,7 +320,7 @@ def _methods(names, family, alphas, ours):
             f"Argument `methods` must be among {', '.join(METHODS)}. "
             f"Received: methods={' '.join(map(str, unknown)) or names}"
         )
-    if given is not None and all(method.alpha is None for method in methods.values()):
+    if alphas and all(method.alpha is None for method in methods.values()):
         with_alpha = [name for name, method in METHODS.items() if method.alpha is not None]
         raise ValueError(
             f"Argument `alpha` is for {', '.join(with_alpha)}. Received: methods={' '.join(names)}"
@@ -330,8 +330,6 @@ def _methods(names, family, alphas, ours):
 
 
 def _alphas(alphas):
-    if alphas is None:
-        return None
     alphas = list(alphas)
     for alpha in alphas:
         if not isinstance(alpha, numbers.Real) or not 0 <= alpha < float("inf"):

@@ -250,10 +250,11 @@ def command(words: Sequence[str], settings: Mapping[str, Any], options: Sequence
     line = list(words)
     for name in options:
         value = settings.get(name)
-        if value is not None and value is not False:
-            flag = [] if value is True else [value]
-            several = value if isinstance(value, list | tuple) else flag
-            line += [f"--{name.replace('_', '-')}", *map(str, several)]
+        if value is None or value is False:
+            continue
+        several = value if isinstance(value, list | tuple) else [value]
+        flag = f"--{name.replace('_', '-')}"
+        line += [flag] if value is True else [flag, *map(str, several)]
     return shlex.join(line)
 
 

@@ -14,7 +14,7 @@ STAGES = 3  # the pilot's networks have as many
 RANGES = {
     "rate": (0.05, 0.5),
     "block_size": (0.2, 1.0),
-    "alpha": (0.03, 10.0),
+    "alpha": spaces.ALPHA,
     "label_weight": (0.1, 0.9),
 }
 THETA = (0.3, 1.0)
